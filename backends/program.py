@@ -216,7 +216,7 @@ class Steps(NamedTuple):
         parts: positions in the image order of each epoch, one epoch after the other.
         bounds: begin and end of each step in the rows of all parts (steps, 2), int64. The first
             step begins at 0. Each other step begins where the one before ends, or all steps use
-            all rows.
+            all rows. Must not be changed: chunks of the same length share the array.
         rates: learning rate of each step (steps,).
         before: number of steps that the training has done already.
         batch_size: images per step; the last step of an epoch may have fewer.

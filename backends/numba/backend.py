@@ -45,8 +45,9 @@ from backends.program import (
 # second less, networks with convolutions half a second more.
 COMPILE_SECONDS = 4.5
 COMPILE_SECONDS_WITH_HELPERS = 3.0
+# Single operations that may use several threads. Others have kernels, too, but use one thread.
 COMPILED_OPERATIONS = frozenset({"conv2d", "max_pool2d", "avg_pool2d"})
-# One thread pools as many numbers in the time that another one needs to start.
+# Starting another thread takes as long as pooling this many numbers.
 _POOLED_PER_THREAD = 400_000
 
 

@@ -19,8 +19,8 @@ Array = NDArray[Any]
 # up only the dense product, because the sparse one waits for memory.
 MAX_SPARSE_DENSITY = 0.27 if VECTOR_BYTES == 64 else 0.35
 
-# A thread finds the nonzero ones of so many pixels in a tenth of a millisecond. With fewer, it
-# wakes up too late to save time.
+# One thread scans this many pixels in 0.1 ms. With fewer, another thread wakes up too late to save
+# time.
 MIN_PIXELS_PER_THREAD = 1 << 18
 
 

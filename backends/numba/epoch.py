@@ -24,7 +24,13 @@ from backends.numba.linked import Linked, rule_of
 from backends.numba.memory import read_only
 from backends.numba.threads import MIN_MULTIPLICATIONS_OF_CHUNK, wait_for_all
 from backends.order import ROUNDS, Order, OrderPart
-from backends.program import ChunkResults, CompiledEpoch, Steps, TrainingProgram
+from backends.program import (
+    ChunkResults,
+    CompiledEpoch,
+    NotCompiledError,
+    Steps,
+    TrainingProgram,
+)
 
 Array = NDArray[Any]
 
@@ -74,6 +80,8 @@ class NumbaEpoch(CompiledEpoch):
         self._compiled: set[tuple[Any, ...]] = set()  # types of data
         self._linked: dict[tuple[Any, ...], Linked] = {}  # by kind of data set
         COMPILED.check(program)
+        if not np.dtype(program.dtype).type(program.update.settings.get("eps", 1)):
+            raise NotCompiledError("eps=0 has no compiled form: unused numbers would become 0/0")
         self._multiplications = multiplications(program)
 
     def remarks(self) -> Mapping[int, str]:

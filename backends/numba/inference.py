@@ -23,8 +23,8 @@ from backends.program import CompiledInference, InputRangeError, Program
 
 Array = NDArray[Any]
 
-# Threads take images in such tiles: small ones, so that they end at the same time. The results of a
-# tile fill whole cache lines.
+# Images per tile. Small tiles let all threads end at about the same time. The results of a tile
+# fill whole cache lines.
 _IMAGES_PER_TILE = 16
 # Factor that scales pixels to 0…1, by kind of dtype: unsigned integers or floating-point numbers.
 _SCALES = {"u": 1 / 255, "f": 1.0}
@@ -126,6 +126,8 @@ class NumbaInference(CompiledInference):
             )
             in_range: bool = self._kernel(counters, buffers[0], *arguments)
         except BaseException:  # a KeyboardInterrupt can occur before the kernel has waited for them
+            for other in others:
+                other.cancel()
             wait_for_all(others)
             raise
         for other in others:  # one that has not started would find no images

@@ -57,7 +57,8 @@ class Linked:
         self.results = Results(np.zeros((0, 0)), np.zeros((0, 0), np.int64))
         self.workspace: Workspace | None = None
         self._arguments: tuple[Array, ...] = ()
-        # For what the arguments are: threads, whether these exchange products; images per step.
+        # `_arguments` were made for this number of threads, whether these exchange products, and
+        # this number of images per step.
         self._kind, self._batch_size = (0, False), 0
 
     def prepare(self, threads: int, batch_size: int, steps: int) -> tuple[Array, ...]:

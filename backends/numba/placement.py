@@ -13,14 +13,18 @@ from collections.abc import Callable
 class Placement:
     """The cores on which worker threads may run: all of their caller's except its current one.
 
-    Nothing is changed where the system cannot bind threads to cores or forbids it, nor if the
-    caller may use only one core.
+    If there are fewer other cores than workers, these may use the core of the caller, too. Nothing
+    is changed where the system cannot bind threads to cores or forbids it.
+
+    Args:
+        workers: number of worker threads.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, workers: int) -> None:
+        self._count = workers
         self._workers: list[int] = []
         self._cores: set[int] = set()
-        self._core_of_caller = -1
+        self._caller: tuple[int, set[int]] | None = None  # its core, and those that it may use
         self._current_core = _current_core()
 
     def add_worker(self) -> None:
@@ -31,20 +35,27 @@ class Placement:
 
     def leave_core(self) -> None:
         """Place the workers before they get tasks of the calling thread."""
-        if self._current_core is None or (core := self._current_core()) == self._core_of_caller:
+        if self._current_core is None:
             return
-        self._core_of_caller = core
-        self._cores = os.sched_getaffinity(0) - {core}
-        self._place(self._workers)
+        try:
+            caller = self._current_core(), os.sched_getaffinity(0)
+        except OSError:  # not permitted, for example in a sandbox; results do not depend on it
+            self._current_core = None
+            return
+        if caller != self._caller:
+            self._caller = caller
+            core, allowed = caller
+            self._cores = allowed - {core} if len(allowed) > self._count else allowed
+            self._place(self._workers)
 
     def _place(self, workers: list[int]) -> None:
-        if not self._cores:
+        if self._current_core is None or not self._cores:
             return
         try:
             for worker in workers:
                 os.sched_setaffinity(worker, self._cores)
-        except OSError:  # not permitted, for example in a sandbox; results do not depend on it
-            self._current_core, self._cores = None, set()
+        except OSError:  # not permitted, as above
+            self._current_core = None
 
 
 def _current_core() -> Callable[[], int] | None:

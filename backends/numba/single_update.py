@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.numba.kernels import updates
+from backends.numba.layout import COMPILED
 from backends.numba.linkage import update_kernel
 from backends.numba.linked import settings_of
 from backends.operations.common import has_kernel_dtype
@@ -21,8 +22,7 @@ def has_update_kernel(
 ) -> bool:
     """Return whether `update` supports an optimizer and its arrays."""
     return (
-        rule.is_registered
-        and rule.kind in updates.KERNELS
+        COMPILED.has_rule(rule)
         and has_kernel_dtype(weights)
         and all(
             array.ndim == 1 and array.flags.carray for array in (weights, grads, *state.values())

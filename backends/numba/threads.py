@@ -43,7 +43,7 @@ class WorkerPool:
         One process uses the same executor again.
         """
         if (self._process, self._workers) != (os.getpid(), workers):
-            self._placement = Placement()
+            self._placement = Placement(workers)
             self._executor = ThreadPoolExecutor(
                 workers, "mnist_accel-kernel", initializer=self._placement.add_worker
             )
@@ -82,9 +82,10 @@ def wait_for_all(tasks: Sequence[Future[Any]]) -> None:
     They write to buffers that the next call uses, or that may be freed before it.
     """
     interrupt: KeyboardInterrupt | None = None
-    while not all(task.done() for task in tasks):
+    while True:
         try:
             wait(tasks)
+            break
         except KeyboardInterrupt as error:
             interrupt = error
     if interrupt is not None:

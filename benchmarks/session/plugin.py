@@ -92,7 +92,8 @@ def pytest_configure(config: pytest.Config) -> None:
     cores = Cores(
         fastest_ns=journal.fastest_barrier_ns,
         wait_s=60 * CORES_MINUTES[journal.settings.profile],
-        announce=config.stash.get(ANNOUNCE, print),
+        # The plugin that displays the progress sets the function later.
+        announce=lambda text: config.stash.get(ANNOUNCE, print)(text),
     )
     config.stash[TEAM] = Team(steps=journal.steps, before_turn=cores.wait)
 

@@ -1,7 +1,6 @@
 """Prepares the rows of one contender in its process: builds, checks and times them."""
 
 import gc
-import math
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -88,8 +87,8 @@ class Row:
 
 def warm_up(run: Callable[[], object], clock: Clock) -> float:
     """Make the warm-up calls; return the seconds of the fastest."""
-    fastest = math.inf
     end = clock() + WARM_UP_S
+    fastest = seconds_of(run, clock)
     while clock() < end:
         fastest = min(fastest, seconds_of(run, clock))
     return max(fastest, 1e-9)

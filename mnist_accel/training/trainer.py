@@ -481,8 +481,8 @@ class Trainer:
             if validation_every is not None:
                 epochs = min(epochs, validation_every - epoch % validation_every)
             fitting = max(1, int(CHUNK_SECONDS / self._step_seconds))
-            ends = [c.every - step % c.every for c in callbacks if c.every]
-            count = min(fitting, epochs * length - first, target - step, *ends)
+            until_callbacks = [c.every - step % c.every for c in callbacks if c.every]
+            count = min(fitting, epochs * length - first, target - step, *until_callbacks)
             rates = self._next_rates(int(count))
             steps = sampler.steps(epoch, first, rates=rates, before=step)
             report = self._report(steps, *(yield steps))

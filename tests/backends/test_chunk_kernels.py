@@ -9,7 +9,7 @@ pytest.importorskip("numba")
 
 from backends import SGD
 from backends.numba.kernels import chunk
-from backends.numba.layout import lay_out, reads_input
+from backends.numba.layout import lay_out, multiplications, reads_input
 from backends.order import ROUNDS, Order
 from mnist_accel.recipes.models import RECIPES, create_model
 from tests.support.compiled_training import NETWORKS, make_network
@@ -29,6 +29,15 @@ def test_shuffled_rows_equal_those_of_the_order(
     rows, *buffers = np.empty((3, end - begin), np.int64)
     chunk.shuffled_rows(order.keys, order.bits, examples, begin, rows, *buffers)
     assert np.array_equal(rows, order.rows(begin, end))
+
+
+def test_multiplications_of_an_image_are_counted() -> None:
+    """One for each input and output of a linear layer, and each tap and output of a convolution."""
+    program = create_model("two-layer", backend="numpy").training_program(SGD())
+    assert multiplications(program) == 784 * 50 + 50 * 10
+    program = create_model("lenet", backend="numpy").training_program(SGD())
+    convolutions = 25 * 6 * 28 * 28 + 25 * 6 * 16 * 10 * 10
+    assert multiplications(program) == convolutions + 400 * 120 + 120 * 84 + 84 * 10
 
 
 @pytest.mark.parametrize("name", [*RECIPES, *NETWORKS])

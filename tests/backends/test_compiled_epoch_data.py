@@ -85,8 +85,9 @@ def test_data_sets_of_one_trainer_share_buffers_but_no_results(
 
 @pytest.mark.parametrize("name", ["two-layer", "lenet"])
 def test_smaller_batches_use_the_buffers_of_larger_ones_with_the_same_results(
-    numba: Backend, mnist: Dataset, name: str
+    mnist: Dataset, name: str
 ) -> None:
+    numba = get_backend("numba", threads=2)
     trainer = Trainer(create_model(name, backend=numba), "adam", batch_size=50)
     trainer.fit(mnist.x_train[:50], mnist.t_train[:50], epochs=2)
     fresh = pickle.loads(pickle.dumps(trainer))  # has no buffers yet

@@ -165,6 +165,16 @@ def test_a_prediction_does_not_wait_for_threads_that_start_late(mnist: Dataset) 
     assert np.array_equal(model.predict_logits(mnist.x_test[:200]), expected)
 
 
+@pytest.mark.parametrize("threads", [3, 5])
+def test_a_prediction_waits_for_all_threads_that_compute(mnist: Dataset, threads: int) -> None:
+    """Threads start and end in another order each time, because they are more than the cores."""
+    images = mnist.x_test[: 16 * (threads + 1)]
+    expected = create_model("lenet", backend=get_backend("numba")).predict_logits(images)
+    model = create_model("lenet", backend=get_backend("numba", threads=threads))
+    for _ in range(300):
+        assert np.array_equal(model.predict_logits(images), expected)
+
+
 def test_changes_of_weights_in_place_take_effect(numba: Backend, mnist: Dataset) -> None:
     model = create_model("cnn", backend=numba)
     model.predict(mnist.x_test[:2])

@@ -10,6 +10,8 @@ from backends import backend_availability
 from benchmarks import cores
 from benchmarks.cores import Cores, barrier_ns
 from benchmarks.report.machine_tables import host_table
+from benchmarks.session import plugin
+from benchmarks.session.progress import ANNOUNCE
 from benchmarks.session.settings import RunRequest, open_journal
 from benchmarks.storage.journal import Journal
 from benchmarks.storage.results import load_results
@@ -85,6 +87,31 @@ def test_barrier_of_two_cores_is_measured():
     assert (measured is not None) == (len(cores_before) == 2)
     assert measured is None or 1 < measured < 1e7
     assert os.sched_getaffinity(0) == cores_before
+
+
+def test_cores_that_may_not_be_chosen_are_not_measured(monkeypatch):
+    def refuse(thread, cores):
+        raise PermissionError("not permitted")
+
+    monkeypatch.setattr(os, "sched_setaffinity", refuse, raising=False)
+    assert barrier_ns() is None
+
+
+def test_wait_is_announced_by_the_display_of_the_progress(monkeypatch):
+    """The plugin of the display is configured after that of the suite."""
+    given = {}
+    monkeypatch.setattr(
+        plugin, "Cores", lambda **options: given.update(options) or SimpleNamespace(wait=None)
+    )
+    options = {"levels": "operations", "contenders": "numpy", "passes": 1}
+    config = SimpleNamespace(
+        stash=pytest.Stash(), addinivalue_line=lambda *line: None, getoption=options.get
+    )
+    plugin.pytest_configure(config)
+    printed = []
+    config.stash[ANNOUNCE] = printed.append
+    given["announce"]("waiting")
+    assert printed == ["waiting"]
 
 
 def test_report_states_how_many_turns_began_with_far_cores(tmp_path):

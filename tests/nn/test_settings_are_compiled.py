@@ -12,6 +12,7 @@ from backends import ACTIVATIONS, LOSSES, OPTIMIZERS, Backend, NotCompiledError,
 from backends.cupy import plan as cupy_plan
 from backends.cupy.launch.updates import rule_settings
 from backends.numba import layout as numba_layout
+from backends.numba import single_update
 from mnist_accel.nn import (
     LAYERS,
     SGD,
@@ -364,6 +365,24 @@ def test_setting_that_a_backend_does_not_know_is_refused(compiled: Any, number: 
     stages[number] = replace(stages[number], settings={**stages[number].settings, "new": 1})
     with pytest.raises(NotCompiledError, match=f"{stages[number].kind} with new=1 has no compiled"):
         compiled.check(replace(program, stages=tuple(stages)))
+
+
+def test_setting_of_an_optimizer_without_a_kernel_is_not_ignored_eagerly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arrays = np.ones(3, np.float32), np.ones(3, np.float32), {}
+    assert single_update.has_update_kernel(SGD(lr=0.1), *arrays)
+    known = replace(numba_layout.COMPILED, update_settings=frozenset())
+    monkeypatch.setattr(single_update, "COMPILED", known)
+    assert SGD(lr=0.1).settings
+    assert not single_update.has_update_kernel(SGD(lr=0.1), *arrays)
+
+
+def test_optimizer_that_would_divide_by_zero_in_unused_numbers_is_eager() -> None:
+    trainer = assert_same_results(
+        [Flatten(), Linear(7), Activation("tanh"), Linear(3)], Adam(eps=0)
+    )
+    assert "eps=0 has no compiled form" in trainer.not_compiled
 
 
 @pytest.mark.parametrize("compiled", [numba_layout.COMPILED, cupy_plan.COMPILED])

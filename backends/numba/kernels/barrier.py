@@ -25,7 +25,7 @@ _yield_core = types.ExternalFunction(YIELD_FUNCTION, types.int32())
 
 
 @intrinsic
-def add_one(typing: Any, counter: Any) -> Any:
+def atomic_add_one(typing: Any, counter: Any) -> Any:
     """Add 1 to counter[0], int64, atomically; return the value before."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -37,8 +37,11 @@ def add_one(typing: Any, counter: Any) -> Any:
 
 
 @intrinsic
-def read(typing: Any, counter: Any) -> Any:
-    """Return counter[0] atomically; writes of other threads before their `add_one` are visible."""
+def atomic_read(typing: Any, counter: Any) -> Any:
+    """Return counter[0] atomically.
+
+    What other threads have written before their `atomic_add_one` is visible.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
@@ -50,9 +53,15 @@ def read(typing: Any, counter: Any) -> Any:
 @kernel
 def barrier_wait(counter: Any, arrivals: int) -> None:
     """Add 1 to `counter`, int64 (1,), and wait until it is at least `arrivals`."""
-    add_one(counter)
+    atomic_add_one(counter)
+    wait_for(counter, arrivals)
+
+
+@kernel
+def wait_for(counter: Any, value: int) -> None:
+    """Wait until `counter`, int64 (1,), is at least `value`."""
     spins = 0
-    while read(counter) < arrivals:
+    while atomic_read(counter) < value:
         spins += 1
         if spins > MAX_SPINS_BEFORE_YIELD:
             _yield_core()

@@ -30,7 +30,7 @@ from backends.numba.kernels.tiles import IMAGES_PER_TILE
 from backends.numba.kernels.vector_width import ALIGNMENT
 from backends.numba.kernels.views import copy, pointer, view
 
-# The lanes of a sum are added up after at least so many products.
+# Minimum number of products in a lane of a sum, before its lanes are added up.
 _MIN_TERMS = 400
 
 

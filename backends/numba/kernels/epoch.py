@@ -134,7 +134,7 @@ class Step(NamedTuple):
 def run_steps(
     first: int, end: int, counter: Any, record: Any, program: Any, data: Any, schedule: Any
 ) -> None:
-    """Run the parts of some threads of the steps of a chunk: the part of one thread, or all parts.
+    """Run the steps of a chunk: one thread's part of each step, or the parts of all threads.
 
     The tuples are plain, because Numba looks at the name of each field of a named tuple in every
     call.
@@ -159,7 +159,7 @@ def run_steps(
     for thread in range(first, end):
         fill_zero(view(results.losses, thread * record[0].steps, len(schedule.rates)))
         fill_zero(view(results.correct, thread * record[0].steps, len(schedule.rates)))
-    calls = len(workspaces) // (end - first)
+    calls = len(workspaces) // (end - first)  # of this function, which run at the same time
     arrivals = 0
     for index in range(len(schedule.rates)):
         step = _step(rule, schedule, index)
@@ -292,7 +292,7 @@ def _multiply(
 ) -> None:
     """Set a thread's products of all images of the batch and its weights of the first stage.
 
-    Only if threads exchange products.
+    Do nothing unless threads exchange products.
     """
     work = thread_workspace(workspaces[thread], packed.dtype.type)
     if not work.products_row:

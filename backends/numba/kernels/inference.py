@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backends.numba.kernels.barrier import add_one, barrier_wait, read
+from backends.numba.kernels.barrier import atomic_add_one, atomic_read, wait_for
 from backends.numba.kernels.compilation import call, entry, kernel
 from backends.numba.kernels.csr import BITS, append, nonzero_bits
 from backends.numba.kernels.dense import add_bias
@@ -67,7 +67,7 @@ BUFFERS = np.dtype(
     ]
 )
 
-COUNTERS = 4  # length of the argument `counters` of `predict`
+COUNTERS = 3  # length of the argument `counters` of `predict`
 
 
 class Nonzeros(NamedTuple):
@@ -105,13 +105,13 @@ def predict(
 ) -> bool:  # fmt: skip
     """Predict images together with other threads; return False if an input is out of range.
 
-    Each thread takes the next tile of images until none is left, and waits for the threads that
-    still compute theirs. A thread that starts late computes less, and one that starts after the
-    last tile was taken changes nothing. So no thread waits for another one to start.
+    Each thread takes the next tile of images until none is left, and waits until all tiles are
+    finished. A thread that starts late computes less, and one that starts after the last tile was
+    taken changes nothing. So no thread waits for another one to start.
 
     Args:
-        counters: zeros, int64 (COUNTERS,), which the threads of one call share: the next tile, the
-            numbers of threads that have started and finished, and of tiles that are out of range.
+        counters: zeros, int64 (COUNTERS,), which the threads of one call share: the next tile, and
+            the numbers of tiles that are finished and that are out of range.
         buffers: of dtype `BUFFERS`, (1,).
         network: the fields of `Network`, as a plain tuple.
         weights: the network's parameter vector, extended so that the last row of each weight
@@ -121,9 +121,7 @@ def predict(
         probabilities: whether to return probabilities instead of logits.
         results: logits or probabilities, (N, classes); changed in place.
     """
-    tiles, started = view(counters, 0, 1), view(counters, 1, 1)
-    finished, outside = view(counters, 2, 1), view(counters, 3, 1)
-    add_one(started)
+    taken, finished, outside = view(counters, 0, 1), view(counters, 1, 1), view(counters, 2, 1)
     net, memory = Network(*network), buffers[0]
     work = _workspace(memory, weights.dtype.type)
     images = Images(pixels, 0, 0, 0, 0, scale, net.shift)
@@ -131,18 +129,19 @@ def predict(
     last = net.stages[len(net.stages) - 1]
     rows = view(pointer_to(np.int64, memory.rows), 0, memory.capacity)
     while True:
-        first = add_one(tiles) * memory.capacity
+        first = atomic_add_one(taken) * memory.capacity
         if first >= len(pixels):
             break
         count = min(memory.capacity, len(pixels) - first)
         for n in range(count):
             rows[n] = first + n
         if not _forward(net, weights, images, Tile(rows, 0, count, 0), work, nonzeros):
-            add_one(outside)
+            atomic_add_one(outside)
         logits = outputs_of(last, work.outputs, work, count)
         _write_results(logits, net.softmax, probabilities, results, first)
-    barrier_wait(finished, read(started))
-    return bool(read(outside) == 0)
+        atomic_add_one(finished)
+    wait_for(finished, -(-len(pixels) // memory.capacity))
+    return bool(atomic_read(outside) == 0)
 
 
 @kernel

@@ -20,8 +20,8 @@ from llvmlite import ir
 from backends.numba.kernels.simd.emitter import Accumulator, Emitter, Index, Pointer, simd_kernel
 from backends.numba.kernels.vector_width import REGISTERS
 
-# Six filters times so many vectors of outputs; three or four filters in the gradient times five
-# taps, or three for filters of 3×3.
+# Sizes of the tiles in registers, largest first. Outputs: filters × vectors. Gradient of the
+# filters: filters × taps.
 _VECTORS = (4, 3, 1) if REGISTERS == 32 else (2, 1)
 _FILTERS = (6, 4, 2, 1)
 _TAPS = (5, 3, 1)
