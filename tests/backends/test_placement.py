@@ -62,6 +62,6 @@ def test_system_that_forbids_placement_costs_no_result(core, monkeypatch):
 
 def test_systems_without_numbers_of_cores_change_nothing(monkeypatch):
     monkeypatch.delattr(os, "sched_setaffinity")
-    workers = Placement()
+    workers = Placement(1)
     workers.add_worker()
     workers.leave_core()
