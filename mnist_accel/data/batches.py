@@ -111,13 +111,13 @@ class BatchSampler:
         return np.stack((begins[:-1], begins[1:]), axis=1)
 
 
-@lru_cache(maxsize=4)  # of a few trainings
+@lru_cache(maxsize=2)  # of two trainings
 def _even_bounds(count: int, size: int, distance: int) -> NDArray[np.int64]:
     """Return begin and end of batches of one size whose begins have one distance, (count, 2)."""
     return np.arange(count)[:, None] * distance + (0, size)
 
 
-@lru_cache(maxsize=4)  # of the present epochs of a few trainings
+@lru_cache(maxsize=2)  # of the present epochs of two trainings
 def _order(examples: int, sampling: Sampling, seed: int, epoch: int) -> Order:
     """Return the image order of an epoch, counted from 0."""
     if sampling == "full" or sampling == "sequential":

@@ -380,7 +380,7 @@ def test_setting_of_an_optimizer_without_a_kernel_is_not_ignored_eagerly(
 
 def test_optimizer_that_would_divide_by_zero_in_unused_numbers_is_eager() -> None:
     trainer = assert_same_results(
-        [Flatten(), Linear(7), Activation("tanh"), Linear(3)], Adam(eps=0)
+        [Flatten(), Linear(7), Activation("tanh"), Linear(10)], Adam(eps=0)
     )
     assert "eps=0 has no compiled form" in trainer.not_compiled
 
