@@ -151,7 +151,7 @@ def test_faults_of_a_table_name_line_and_column(tmp_path, rows, message):
         (b",a,label\n0,1,x\n", "column 1 of .* has no name; name or remove it"),
         (b"label\ta\nx\t1\n", "separates columns with tabs"),
         (b"label\nx\ny\n", "has no column besides label"),
-        (gzip.compress(b"a,label\n1,x\n"), "is compressed; unpack it"),
+        (gzip.compress(b"a,label\n1,x\n", mtime=0), "is compressed; unpack it"),
         (b"label,a\n\xff,1\n", "not a text file in UTF-8"),
         (b"label,a,split\nx,1,dev\n", "has 'dev' in column 'split', expected train or test"),
         (b"label,a,split\nx,1,train\ny,1,train\n", "has no row 'test'"),
