@@ -52,20 +52,31 @@ def test_a_step_of_the_set_up_says_what_it_does_and_whether_it_failed(tmp_path):
     assert not (tmp_path / ".created").exists()
 
 
-@pytest.mark.posix
-def test_ctrl_c_during_the_set_up_prints_no_traceback(tmp_path):
+def interrupt_set_up(folder):
+    """Send SIGINT to make and its children, as Ctrl-C does; return the exit code and stderr."""
     process = subprocess.Popen(
-        ["make", "--directory", ROOT, f"{tmp_path}/.created", f"VENV={tmp_path}"],
+        ["make", "--directory", ROOT, f"{folder}/.created", f"VENV={folder}"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
-    while not (tmp_path / "pyvenv.cfg").exists() and process.poll() is None:
+    while not (folder / "pyvenv.cfg").exists() and process.poll() is None:
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate()
-    assert process.returncode != 0
-    assert "make" in err  # "Interrupt", or that make could not wait for a child that had ended
-    assert "Traceback" not in err
-    assert not (tmp_path / ".created").exists()
+    return process.returncode, err
+
+
+@pytest.mark.posix
+def test_ctrl_c_during_the_set_up_prints_no_traceback(tmp_path):
+    for attempt in range(3):
+        folder = tmp_path / str(attempt)
+        code, err = interrupt_set_up(folder)
+        assert code != 0
+        assert "Traceback" not in err
+        assert not (folder / ".created").exists()
+        # In 1 of 50 runs, GNU make 4.3 waits for a child that it has already waited for.
+        if "wait: No child processes" not in err:
+            break
+    assert "Interrupt" in err
