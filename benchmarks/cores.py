@@ -47,8 +47,8 @@ class Cores:
         Returns:
             The nanoseconds of a barrier; None if they cannot be measured.
         """
-        began, end = time.monotonic(), time.monotonic() + self._left_s
-        announce_at = began + ANNOUNCED_S
+        began = time.monotonic()
+        end, announce_at = began + self._left_s, began + ANNOUNCED_S
         while (now := barrier_ns()) is not None:
             self._fastest = min(self._fastest, now)
             if now <= FAR * self._fastest or time.monotonic() >= end:

@@ -262,9 +262,9 @@ class NumbaBackend(NumpyBackend):
 
         Args:
             kernel: takes `arguments` and a range of tiles.
-            max_threads: maximum number of threads for this much work; None for no limit.
             arguments: arrays and settings. The length of the first array is the number of images.
                 Inputs may have any order in memory; outputs must be contiguous.
+            max_threads: maximum number of threads for this much work; None for no limit.
         """
         tiles = _tile_count(arguments[0])
         # An array that is contiguous already is not copied.

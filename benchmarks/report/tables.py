@@ -105,13 +105,12 @@ def contender_kind(results: ResultSet, name: str) -> str:
 _PER_CALL = {"training": "step", "inference": "call", "operations": "call", "start": "start",
              "population": "step of all", "estimator": "fit"}  # fmt: skip
 _WITHOUT_IMAGES = ("operations", "start", "estimator")
-# Why rows of this project can be slower than a baseline, by level.
-_REASONS = {
-    "operations": "A single operation of numba takes 2 to 5 µs before it computes, and a second "
-    "thread starts after 40 to 60 µs. So the smallest rows can be slower than a baseline, and a "
-    "second thread saves little of a convolution of 64 images. Compiled trainings and predictions "
-    "call no single operations."
-}
+_OPERATIONS_NOTE = (
+    "A single operation of numba takes 2 to 5 µs before it computes, and a second thread starts "
+    "after 40 to 60 µs. So the smallest rows can be slower than a baseline, and a second thread "
+    "saves little of a convolution of 64 images. Compiled trainings and predictions call no single "
+    "operations."
+)
 
 
 def case_table(analysis: Analysis, cases: Sequence[Case], *, with_absent: bool) -> Table:
@@ -148,7 +147,7 @@ def case_table(analysis: Analysis, cases: Sequence[Case], *, with_absent: bool) 
                 if (row.level, row.case) == (case.level, case.name)
             ]
         groups[case.name] = rows
-    notes = [_REASONS[level]] if level in _REASONS else []
+    notes = [_OPERATIONS_NOTE] if level == "operations" else []
     if any(row.pass_ratio > MAX_PASS_RATIO for case in cases for row in analysis.of_case(case)):
         notes.append(
             f"{numbers.UNSTEADY} The medians of the slowest and the fastest turn differ by more "

@@ -122,7 +122,7 @@ class ResultSet:
     absent: tuple[Missing, ...]
     failed: tuple[Missing, ...]
     accuracy: tuple[AccuracyRun, ...]
-    barriers_ns: tuple[float, ...] = ()
+    barriers_ns: tuple[float, ...]
 
     def cases(self, level: str) -> list[Case]:
         """Return the measured cases of a level, sorted by network and sizes."""
