@@ -3,7 +3,8 @@
 A virtual machine with two cores may get other cores of its host from minute to minute. If they are
 far from each other, threads that exchange data, as in the training of small networks, take up to
 three times as long. The median of a ratio over both states depends on how long each of them lasts,
-so a full run measures in the faster one.
+so a full run measures in the faster one. For seconds, both may even be the two hardware threads of
+one core, which exchange data at once but compute slowly. Turns do not wait for that.
 
 With more cores, the distance depends on where the system puts each thread, and says nothing about
 the machine.
@@ -12,15 +13,19 @@ the machine.
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
 
 from backends import backend_availability
 
 # The fastest of several bursts counts, because a thread may start late.
 BURSTS, BARRIERS = 20, 200
-# If barriers take more than this many times as long as the fastest of the run, cores are far.
+# If a barrier takes more than this many times as long as with near cores, cores are far.
 FAR = 2.0
+# This percentile of all barriers is one of near cores: a few are of hardware threads of one core.
+NEAR_PERCENTILE = 10
 RETRY_S = 1.0
 ANNOUNCED_S = 10.0  # shorter waits are not announced
 
@@ -29,15 +34,15 @@ class Cores:
     """Measures a barrier before each turn of a run, and waits while barriers take long.
 
     Args:
-        fastest_ns: nanoseconds of the fastest barrier that the run has measured before.
+        barriers_ns: nanoseconds of the barriers that the run has measured before.
         wait_s: seconds to wait in total.
         announce: prints a line for the user.
     """
 
     def __init__(
-        self, *, fastest_ns: float, wait_s: float, announce: Callable[[str], None]
+        self, *, barriers_ns: Iterable[float], wait_s: float, announce: Callable[[str], None]
     ) -> None:
-        self._fastest = fastest_ns
+        self._measured = list(barriers_ns)
         self._left_s = wait_s
         self._announce = announce
 
@@ -50,18 +55,24 @@ class Cores:
         began = time.monotonic()
         end, announce_at = began + self._left_s, began + ANNOUNCED_S
         while (now := barrier_ns()) is not None:
-            self._fastest = min(self._fastest, now)
-            if now <= FAR * self._fastest or time.monotonic() >= end:
+            self._measured.append(now)
+            near = near_ns(self._measured)
+            if now <= FAR * near or time.monotonic() >= end:
                 break
             if time.monotonic() >= announce_at:
                 announce_at = math.inf
                 self._announce(
-                    f"The cores exchange data {now / self._fastest:.1f} times as slowly as before; "
+                    f"The cores exchange data {now / near:.1f} times as slowly as before; "
                     f"waiting up to {(end - time.monotonic()) / 60:.0f} min for faster ones"
                 )
             time.sleep(RETRY_S)
         self._left_s = max(0.0, end - time.monotonic())
         return now
+
+
+def near_ns(barriers_ns: Sequence[float]) -> float:
+    """Return the nanoseconds of a barrier with near cores, from all barriers of a run."""
+    return float(np.percentile(barriers_ns, NEAR_PERCENTILE))
 
 
 def barrier_ns() -> float | None:

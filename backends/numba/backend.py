@@ -22,7 +22,7 @@ from backends.numba.kernels import convolution, epoch, losses, pooling
 from backends.numba.kernels.tiles import IMAGES_PER_TILE
 from backends.numba.probe import availability
 from backends.numba.single_update import has_update_kernel, update
-from backends.numba.threads import WorkerPool, run_in_ranges, threads_for
+from backends.numba.threads import WorkerPool, run_in_ranges, threads_for, training_threads
 from backends.numpy.backend import NumpyBackend
 from backends.operations.common import (
     Ties,
@@ -92,7 +92,7 @@ class NumbaBackend(NumpyBackend):
     def compile_epoch(self, program: TrainingProgram) -> CompiledEpoch:
         """Return an object that runs many training steps in one compiled call."""
         return NumbaEpoch(
-            program, threads=self._threads_for, executor=self._executor, lock=self._epoch_lock
+            program, threads=self._training_threads, executor=self._executor, lock=self._epoch_lock
         )
 
     def compile_inference(self, program: Program) -> CompiledInference:
@@ -283,8 +283,12 @@ class NumbaBackend(NumpyBackend):
         """Return the pool of worker threads: one less than compute, as the caller also computes."""
         return self._workers.executor(max(self.threads or 0, self.max_threads) - 1)
 
+    def _training_threads(self, images: int) -> int:
+        """Return among how many threads a compiled step with `images` images is divided."""
+        return training_threads(images, chosen=self.threads, max_threads=self.max_threads)
+
     def _threads_for(self, images: int) -> int:
-        """Return how many threads compute a compiled step with `images` images."""
+        """Return how many threads predict `images` images."""
         return threads_for(images, chosen=self.threads, max_threads=self.max_threads)
 
 

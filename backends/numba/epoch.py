@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import replace
 from threading import Lock
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from backends.compilation import needed_kernels
 from backends.numba.csr import MAX_SPARSE_DENSITY, Csr, looks_sparse, to_csr
+from backends.numba.faster_way import FasterWay
 from backends.numba.helpers import compiling
 from backends.numba.kernels import chunk
 from backends.numba.kernels import epoch as kernels
@@ -22,7 +24,11 @@ from backends.numba.layout import COMPILED, channels_last, lay_out, multiplicati
 from backends.numba.linkage import link_training, training_kernels, unlinked_plan
 from backends.numba.linked import Linked, rule_of
 from backends.numba.memory import read_only
-from backends.numba.threads import MIN_MULTIPLICATIONS_OF_CHUNK, wait_for_all
+from backends.numba.threads import (
+    MIN_IMAGES_PER_THREAD,
+    MIN_MULTIPLICATIONS_OF_CHUNK,
+    wait_for_all,
+)
 from backends.order import ROUNDS, Order, OrderPart
 from backends.program import (
     ChunkResults,
@@ -59,7 +65,7 @@ class NumbaEpoch(CompiledEpoch):
 
     Args:
         program: network, loss and optimizer.
-        threads: returns the number of threads for a batch size.
+        threads: returns among how many threads a step is divided, from the batch size.
         executor: returns an executor with at least `threads() - 1` workers.
         lock: held while a chunk runs. Two chunks on the same workers could wait at their barriers
             for each other forever.
@@ -79,6 +85,7 @@ class NumbaEpoch(CompiledEpoch):
         self._lock = lock
         self._compiled: set[tuple[Any, ...]] = set()  # types of data
         self._linked: dict[tuple[Any, ...], Linked] = {}  # by kind of data set
+        self._faster: dict[tuple[int, int], FasterWay] = {}  # by threads and batch size
         COMPILED.check(program)
         if not np.dtype(program.dtype).type(program.update.settings.get("eps", 1)):
             raise NotCompiledError("eps=0 has no compiled form: unused numbers would become 0/0")
@@ -190,17 +197,26 @@ class NumbaEpoch(CompiledEpoch):
 
             is_finite = False
             try:
-                calls = threads if self._is_long(steps) else 1
-                is_finite = self._run_threads(calls, threads, finish, *arguments)
+                is_finite = self._run_faster(steps, threads, finish, *arguments)
             finally:
                 if not is_finite:  # NaN in unused lanes would spread to later chunks
                     linked.clear()
         return ChunkResults(losses, correct, is_finite)
 
-    def _is_long(self, steps: Steps) -> bool:
-        """Return whether threads save more time in a chunk than they take to wake up."""
-        images = len(steps.bounds) * steps.batch_size
-        return images * self._multiplications >= MIN_MULTIPLICATIONS_OF_CHUNK
+    def _run_faster(
+        self, steps: Steps, threads: int, finish: Callable[[], bool], *arguments: Any
+    ) -> bool:
+        """Run a chunk on one thread or on all, whichever is expected to be faster."""
+        count, batch_size = len(steps.bounds), steps.batch_size
+        if count * batch_size * self._multiplications < MIN_MULTIPLICATIONS_OF_CHUNK:
+            return self._run_threads(1, threads, finish, *arguments)
+        if threads == 1 or batch_size >= threads * MIN_IMAGES_PER_THREAD:
+            return self._run_threads(threads, threads, finish, *arguments)
+        faster = self._faster.setdefault((threads, batch_size), FasterWay(threads))
+        calls, begin = faster.choose(), perf_counter()
+        is_finite = self._run_threads(calls, threads, finish, *arguments)
+        faster.add(calls, (perf_counter() - begin) / count)
+        return is_finite
 
     def _run_threads(
         self,

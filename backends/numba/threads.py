@@ -8,17 +8,27 @@ from typing import Any
 
 from backends.numba.placement import Placement
 
-# With fewer images per step, a thread waits longer at the barriers than it computes.
+# With fewer images per step, a thread may wait longer at the barriers than it computes.
 MIN_IMAGES_PER_THREAD = 16
+# Two threads train on this many images or more, if that is faster (see `faster_way`).
+MIN_IMAGES_OF_TWO_THREADS = 8
 # With fewer multiplications in a chunk, other threads wake up too late to save time.
 MIN_MULTIPLICATIONS_OF_CHUNK = 1 << 22
 
 
+def training_threads(images: int, *, chosen: int | None, max_threads: int) -> int:
+    """Return among how many threads a compiled step is divided; arguments as for `threads_for`."""
+    threads = threads_for(images, chosen=chosen, max_threads=max_threads)
+    if chosen is None and images >= MIN_IMAGES_OF_TWO_THREADS:
+        return max(threads, min(2, max_threads))
+    return threads
+
+
 def threads_for(images: int, *, chosen: int | None, max_threads: int) -> int:
-    """Return the number of threads for a compiled step or prediction.
+    """Return the number of threads for a prediction or for preparing images.
 
     Args:
-        images: number of images in a full batch.
+        images: number of images.
         chosen: number of threads that the user set, or None.
         max_threads: maximum number of threads if the user set none.
     """

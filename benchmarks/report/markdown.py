@@ -121,7 +121,8 @@ def _escaped(text: str) -> str:
 def update_tables(path: Path, analysis: Analysis, report: Path) -> None:
     """Replace the text between each pair of markers of a file with the table of that name.
 
-    Between the markers with the name `report`, the text is a link to the report.
+    Between the markers with the name `report`, the text is a link to the report. Tables without
+    results remain as they are, so that one file may have tables of several machines.
 
     Raises:
         UsageError: the file cannot be read or written, its markers are not pairs, or the results
@@ -141,13 +142,13 @@ def update_tables(path: Path, analysis: Analysis, report: Path) -> None:
 def _updated(path: Path, text: str, analysis: Analysis, link: str) -> Iterator[str]:
     """Yield the lines of a file with new tables."""
     tables_of = published_tables(analysis)
-    made: dict[str, Callable[[], str]] = {"report": lambda: link}
-    made |= {name: partial(_content, table) for name, table in tables_of.items()}
+    made: dict[str, Callable[[], str] | None] = {"report": lambda: link}
+    made |= {name: table and partial(_content, table) for name, table in tables_of.items()}
     inside, found = "", False
     for line in text.splitlines(keepends=True):
         marker = _MARKER.fullmatch(line.strip())
         if marker is None:
-            if not inside:
+            if not inside or made[inside] is None:
                 yield line
             continue
         name, is_end = marker["name"], marker["end"] == "end"
@@ -158,7 +159,8 @@ def _updated(path: Path, text: str, analysis: Analysis, link: str) -> Iterator[s
                 f"{path}: there is no table {name!r}; the tables are {', '.join(made)}"
             )
         inside, found = "" if is_end else name, True
-        yield line if is_end else line + made[name]()
+        make = made[name]
+        yield line if is_end or make is None else line + make()
     if inside or not found:
         raise UsageError(
             f"{path} must contain lines such as <!-- benchmark table recipes: begin --> and "

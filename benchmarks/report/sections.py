@@ -105,8 +105,8 @@ def sections(analysis: Analysis) -> Iterator[Section]:
         yield Section("estimator", "Estimators of scikit-learn", text, table, tuple(cases))
 
 
-def published_tables(analysis: Analysis) -> dict[str, Callable[[], Table]]:
-    """Return the tables that documents may contain, by name."""
+def published_tables(analysis: Analysis) -> dict[str, Callable[[], Table] | None]:
+    """Return the tables that documents may contain, by name; None for those without results."""
     results = analysis.results
     populations, estimators = results.cases("population"), results.cases("estimator")
     largest = max((case.members for case in populations), default=0)
@@ -131,7 +131,8 @@ def published_tables(analysis: Analysis) -> dict[str, Callable[[], Table]]:
         ),
     }
     return {
-        name: partial(_published, analysis, make, cases) for name, (make, cases) in found.items()
+        name: partial(_published, analysis, make, cases) if cases else None
+        for name, (make, cases) in found.items()
     }
 
 

@@ -90,7 +90,7 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from error
     config.stash[JOURNAL], config.stash[PLAN] = journal, Plan.of(journal)
     cores = Cores(
-        fastest_ns=journal.fastest_barrier_ns,
+        barriers_ns=journal.barriers_ns,
         wait_s=60 * CORES_MINUTES[journal.settings.profile],
         # The plugin that displays the progress sets the function later.
         announce=lambda text: config.stash.get(ANNOUNCE, print)(text),

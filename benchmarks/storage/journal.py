@@ -5,7 +5,6 @@ of a complete run is made of its journal.
 """
 
 import importlib.metadata
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -218,10 +217,10 @@ class Journal:
         }
 
     @property
-    def fastest_barrier_ns(self) -> float:
-        """Nanoseconds of the fastest barrier before a turn; infinite if none was measured."""
+    def barriers_ns(self) -> list[float]:
+        """Nanoseconds of the barriers before the turns, where they were measured."""
         measured = (one["extra_info"].get("barrier_ns") for one in self._benchmarks())
-        return min((ns for ns in measured if ns is not None), default=math.inf)
+        return [ns for ns in measured if ns is not None]
 
     @property
     def extensions(self) -> list[tuple[tuple[str, str], ...]]:

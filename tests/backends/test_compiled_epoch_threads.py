@@ -115,7 +115,7 @@ def test_concurrent_trainings_do_not_deadlock(numba: Backend, mnist: Dataset) ->
 
 
 @pytest.mark.parametrize(
-    ("chosen", "batch_size", "used"), [(1, 64, 1), (3, 64, 3), (3, 10, 3), (3, 2, 2), (None, 10, 1)]
+    ("chosen", "batch_size", "used"), [(1, 64, 1), (3, 64, 3), (3, 10, 3), (3, 2, 2), (None, 7, 1)]
 )
 def test_number_of_threads(
     mnist: Dataset, monkeypatch: pytest.MonkeyPatch, chosen: int | None, batch_size: int, used: int

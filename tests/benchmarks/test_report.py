@@ -92,7 +92,7 @@ def test_page_lists_each_merged_run(tmp_path):
 
 
 def test_contenders_table_states_the_threads_of_small_batches(analysis, tmp_path):
-    assert "numba uses one thread for batches below 32" in to_markdown(analysis)
+    assert "numba uses one thread for batches below 8" in to_markdown(analysis)
     generated = GeneratedResults(("numpy", "jax"), passes=1, rounds=2)
     others = analyze_generated(
         tmp_path, generated, lambda made: made["mnist_accel"]["contenders"].pop("numba")
@@ -160,7 +160,9 @@ def test_tables_replace_the_text_between_their_markers(tmp_path, analysis):
     for _ in range(2):
         update_tables(readme, analysis, tmp_path / "out" / "report.md")
     text = readme.read_text(encoding="utf-8")
-    table = render(published_tables(analysis)["recipes"]())
+    make = published_tables(analysis)["recipes"]
+    assert make is not None
+    table = render(make())
     assert text.startswith(f"before\n{BEGIN}\n{table}{END}\nbetween\n{other[0]}\n| images/s |")
     assert text.endswith(
         f"{other[1]}\nafter ×\n{link}\nThe [full report](out/report.md) contains "
@@ -170,6 +172,15 @@ def test_tables_replace_the_text_between_their_markers(tmp_path, analysis):
     assert re.fullmatch(
         r"\| lenet, batch 64 \|.* \*\*2\d\.\d k\*\* \|.*× \([\d.]+–[\d.]+\) \|", line
     )
+
+
+def test_table_without_results_remains(tmp_path, analysis):
+    readme = tmp_path / "README.md"
+    begin, end = (line.replace("recipes", "populations") for line in (BEGIN, END))
+    text = f"{begin}\nof another machine\n{end}\n"
+    readme.write_text(text, encoding="utf-8")
+    update_tables(readme, analysis, tmp_path / "report.md")
+    assert readme.read_text(encoding="utf-8") == text
 
 
 @pytest.mark.parametrize("marker", [BEGIN, END, f"\n{END}\n"])
@@ -233,26 +244,27 @@ def test_committed_reports_equal_the_report_on_their_results(tmp_path):
     """The figures in the documents, and in the report that they link to, are generated."""
     documents = [ROOT / page for page in ("README.md", "docs/index.md", "docs/benchmarks.md")]
     texts = [document.read_text(encoding="utf-8") for document in documents]
-    # Names start with the date, so the last one is the newest.
+    # Each table is from one machine; the link to "the" report is to that of the last one.
     named = sorted(set(re.findall(r"\(benchmarks/results/([\w.-]+)\.md\)", texts[0])))
     assert named
     copies = [tmp_path / document.relative_to(ROOT) for document in documents]
     for copy, text in zip(copies, texts, strict=True):
         copy.parent.mkdir(exist_ok=True)
         copy.write_text(text, encoding="utf-8")
-    # A report covers the file with its name, and the files whose names start with it.
-    folder, name = ROOT / "benchmarks" / "results", named[-1]
-    files = [folder / f"{name}.json.gz", *sorted(folder.glob(f"{name}-*.json.gz"))]
+    folder = ROOT / "benchmarks" / "results"
     made = tmp_path / folder.relative_to(ROOT)
     made.mkdir(parents=True)
-    assert report_command(files, made, copies) == 0
+    for name in named:
+        # A report covers the file with its name, and the files whose names start with it.
+        files = [folder / f"{name}.json.gz", *sorted(folder.glob(f"{name}-*.json.gz"))]
+        assert report_command(files, made, copies) == 0
+        for suffix in ("md", "html"):
+            again = (made / f"{name}.{suffix}").read_bytes()
+            # Compared outside of the assertion: pytest takes minutes to show how pages differ.
+            same = again == (folder / f"{name}.{suffix}").read_bytes()
+            made_of = " ".join(path.name for path in files)
+            assert same, f"{name}.{suffix} is not what `benchmarks report` makes of {made_of}"
     assert [copy.read_text(encoding="utf-8") for copy in copies] == texts
-    for suffix in ("md", "html"):
-        again = (made / f"{name}.{suffix}").read_bytes()
-        # Compared outside of the assertion: pytest takes minutes to show how pages differ.
-        same = again == (folder / f"{name}.{suffix}").read_bytes()
-        made_of = " ".join(path.name for path in files)
-        assert same, f"{name}.{suffix} is not what `python -m benchmarks report` makes of {made_of}"
 
 
 def test_report_that_cannot_be_written_is_a_usage_error(tmp_path):

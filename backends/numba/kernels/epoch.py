@@ -39,6 +39,7 @@ from typing import Any, NamedTuple
 from backends.numba.kernels.backward import backward
 from backends.numba.kernels.barrier import barrier_wait
 from backends.numba.kernels.compilation import call, entry, kernel
+from backends.numba.kernels.denormals import flush_denormals, restore_denormals
 from backends.numba.kernels.elementwise import add, shrink
 from backends.numba.kernels.forward import forward
 from backends.numba.kernels.input_layer import add_products, scale_and_add_bias
@@ -150,6 +151,7 @@ def run_steps(
         data: the fields of `TrainingData`; its images are a plain tuple, too.
         schedule: the fields of `Schedule`.
     """
+    mode = flush_denormals()
     stages, packed, states, workspaces = program
     images, labels, weights, edges = data
     plan, rule = plan_of(record[0], stages), rule_of(record[0])
@@ -177,6 +179,7 @@ def run_steps(
         for thread in range(first, end):
             place = thread, index
             _update(plan, rule, schedule, parameters, data, step, workspaces, results, place)
+    restore_denormals(mode)
     if calls > 1:
         barrier_wait(counter, arrivals + calls)
 

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from backends.numba.kernels.compilation import allocating_entry, call, stage_kernel
+from backends.numba.kernels.denormals import flush_denormals, restore_denormals
 from backends.numba.kernels.views import pointer_to, view
 
 
@@ -172,4 +173,6 @@ def update(kernel: int, settings: Any, lr: float, step: int, arrays: Any, gradie
     for number in range(len(states)):
         states[number] = arrays[number + 1].ctypes.data
     parameters = Parameters(arrays[0], states)
+    mode = flush_denormals()
     call(kernel, Rule(*settings), lr, step, parameters, gradient, 0, len(gradient))
+    restore_denormals(mode)
