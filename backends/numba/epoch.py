@@ -143,10 +143,11 @@ class NumbaEpoch(CompiledEpoch):
             indices=csr.indices,
             data=csr.data,
             groups=len(csr.edges) - 1,
+            edges=csr.edges,
             scale=1 / 255 if pixels.dtype == np.uint8 else 1.0,
             shift=program.pixel_shift,
         )
-        return kernels.TrainingData(images, labels, weights, csr.edges)
+        return kernels.TrainingData(images, labels, weights)
 
     def share(self, data: Data) -> Data:
         """Return the images and labels of `data` with the buffers of this program."""

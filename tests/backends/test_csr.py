@@ -7,8 +7,13 @@ import pytest
 
 pytest.importorskip("numba")
 
+from backends import UpdateRule, create_optimizer
 from backends.numba import csr as sparse
-from backends.numba.csr import MAX_SPARSE_DENSITY, to_csr
+from backends.numba.backend import NumbaBackend
+from backends.numba.csr import GROUPS_PER_THREAD, MAX_SPARSE_DENSITY, to_csr
+from mnist_accel.data import Dataset
+from mnist_accel.recipes.models import create_model
+from mnist_accel.training.trainer import Trainer
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +42,7 @@ def test_csr_arrays_describe_the_images(width: int, dtype: str, threads: int) ->
     assert csr.indptr[-1] == len(csr.data) == np.count_nonzero(pixels)
     rebuilt = np.zeros_like(pixels)
     for part in range(len(csr.indptr) - 1):
-        image, group = divmod(part, threads)
+        image, group = divmod(part, threads * GROUPS_PER_THREAD)
         columns = csr.indices[csr.indptr[part] : csr.indptr[part + 1]]
         assert ((columns >= csr.edges[group]) & (columns < csr.edges[group + 1])).all()
         assert (np.diff(columns.astype(int)) > 0).all()
@@ -58,3 +63,20 @@ def test_blank_images_have_no_entries(threads: int) -> None:
     assert csr is not None
     assert len(csr.data) == 0
     assert not csr.indptr.any()
+
+
+@pytest.mark.parametrize("optimizer", [create_optimizer("sgd", lr=0.5, weight_decay=1e-4), "adam"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_training_does_not_depend_on_the_number_of_groups(
+    mnist: Dataset, monkeypatch: pytest.MonkeyPatch, threads: int, optimizer: UpdateRule | str
+) -> None:
+    results = []
+    for groups in (1, 2, 5):
+        monkeypatch.setattr("backends.numba.csr.GROUPS_PER_THREAD", groups)
+        backend = NumbaBackend()
+        backend.threads = threads
+        trainer = Trainer(create_model("backprop", backend=backend), optimizer, batch_size=20)
+        trainer.fit(mnist.x_train[:60], mnist.t_train[:60], epochs=3)
+        results.append(trainer.model.parameters.flat)
+    for other in results[1:]:
+        assert np.array_equal(results[0], other)

@@ -62,13 +62,11 @@ class TrainingData(NamedTuple):
         images: `workspace.Images`.
         labels: class indices (N,); numbers (N, outputs) for a squared error.
         weights: factors of the losses (N,); None for 1.
-        edges: first column of each group of the CSR format, and the number of columns.
     """
 
     images: Any
     labels: Any
     weights: Any
-    edges: Any
 
 
 class Schedule(NamedTuple):
@@ -153,10 +151,10 @@ def run_steps(
     """
     mode = flush_denormals()
     stages, packed, states, workspaces = program
-    images, labels, weights, edges = data
+    images, labels, weights = data
     plan, rule = plan_of(record[0], stages), rule_of(record[0])
     parameters, schedule = Parameters(packed, states), Schedule(*schedule)
-    data = TrainingData(Images(*images), labels, weights, edges)
+    data = TrainingData(Images(*images), labels, weights)
     results = results_of(record[0], len(workspaces))
     for thread in range(first, end):
         fill_zero(view(results.losses, thread * record[0].steps, len(schedule.rates)))
@@ -250,7 +248,8 @@ def _ranges(thread: int, threads: int, plan: Any, size: int, data: Any) -> Any:
     first_group, end_group = groups * thread // threads, groups * (thread + 1) // threads
     first_input, end_input, outputs = 0, 0, 0
     if plan.update_inputs and groups:
-        first_input, end_input = data.edges[first_group], data.edges[end_group]
+        edges = data.images.edges
+        first_input, end_input = edges[first_group], edges[end_group]
         outputs = first.y_size
     elif plan.update_inputs:
         lines = -(-first.x_size // ALIGNMENT)

@@ -124,7 +124,7 @@ def predict(
     taken, finished, outside = view(counters, 0, 1), view(counters, 1, 1), view(counters, 2, 1)
     net, memory = Network(*network), buffers[0]
     work = _workspace(memory, weights.dtype.type)
-    images = Images(pixels, 0, 0, 0, 0, scale, net.shift)
+    images = Images(pixels, 0, 0, 0, 0, 0, scale, net.shift)
     nonzeros = _nonzeros(memory, weights.dtype.type, pixels.dtype.type)
     last = net.stages[len(net.stages) - 1]
     rows = view(pointer_to(np.int64, memory.rows), 0, memory.capacity)

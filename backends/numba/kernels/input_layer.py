@@ -77,16 +77,18 @@ def update_csr(
     """
     _begin(target, step, ranges)
     scale = target.dtype.type(images.scale)
-    width = stage.y_size
-    for n in range(step.batch):
-        begin, end = _entries(images, rows[step.first + n], ranges)
-        scatter_axpy(
-            pointer(target, stage.weight), width, width,
-            pointer(images.indices, begin), pointer(images.data, begin), end - begin,
-            pointer(work.deltas, n * work.deltas_row), scale,
-        )  # fmt: skip
-    if step.is_linear:
-        shrink(target, ranges.input_begin, ranges.input_end, step.shrink)
+    width, edges = stage.y_size, images.edges
+    for group in range(ranges.first_group, ranges.end_group):
+        for n in range(step.batch):
+            at = rows[step.first + n] * images.groups + group
+            begin, end = images.indptr[at], images.indptr[at + 1]
+            scatter_axpy(
+                pointer(target, stage.weight), width, width,
+                pointer(images.indices, begin), pointer(images.data, begin), end - begin,
+                pointer(work.deltas, n * work.deltas_row), scale,
+            )  # fmt: skip
+        if step.is_linear:
+            shrink(target, edges[group] * width, edges[group + 1] * width, step.shrink)
 
 
 @stage_kernel

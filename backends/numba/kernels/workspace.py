@@ -18,6 +18,7 @@ class Images(NamedTuple):
         indices: columns of the nonzero pixels, uint16; empty if dense.
         data: values of the nonzero pixels, in the dtype of `pixels`; empty if dense.
         groups: number of column groups; 0 if dense.
+        edges: first column of each group, and the number of columns, (groups + 1,).
         scale: factor by which pixels are multiplied.
         shift: number that is added to the scaled pixels.
     """
@@ -27,6 +28,7 @@ class Images(NamedTuple):
     indices: Any
     data: Any
     groups: int
+    edges: Any
     scale: float
     shift: float
 
