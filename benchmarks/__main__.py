@@ -185,7 +185,8 @@ def _add_report(commands: Subparsers) -> None:
         default=[],
         metavar="FILE",
         help="also replace the tables in these Markdown files between the lines "
-        "`<!-- benchmark table NAME: begin -->` and `<!-- benchmark table NAME: end -->`",
+        "`<!-- benchmark table NAME: begin -->` and `<!-- benchmark table NAME: end -->`; those "
+        "without results in FILE remain",
     )
     parser.set_defaults(run=lambda args: report_command(args.results, args.out, args.update))
 

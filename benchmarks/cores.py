@@ -3,8 +3,7 @@
 A virtual machine with two cores may get other cores of its host from minute to minute. If they are
 far from each other, threads that exchange data, as in the training of small networks, take up to
 three times as long. The median of a ratio over both states depends on how long each of them lasts,
-so a full run measures in the faster one. For seconds, both may even be the two hardware threads of
-one core, which exchange data at once but compute slowly. Turns do not wait for that.
+so a full run measures in the faster one.
 
 With more cores, the distance depends on where the system puts each thread, and says nothing about
 the machine.
@@ -24,8 +23,11 @@ from backends import backend_availability
 BURSTS, BARRIERS = 20, 200
 # If a barrier takes more than this many times as long as with near cores, cores are far.
 FAR = 2.0
-# This percentile of all barriers is one of near cores: a few are of hardware threads of one core.
+# For seconds, both may be hardware threads of one core, which pass barriers fastest but compute
+# slowly. So this percentile of all barriers, not the minimum, is the time with near cores.
 NEAR_PERCENTILE = 10
+# As many barriers of a wait count, so that a long wait does not change which cores are near.
+MAX_COUNTED = 20
 RETRY_S = 1.0
 ANNOUNCED_S = 10.0  # shorter waits are not announced
 
@@ -54,9 +56,10 @@ class Cores:
         """
         began = time.monotonic()
         end, announce_at = began + self._left_s, began + ANNOUNCED_S
+        waited: list[float] = []
         while (now := barrier_ns()) is not None:
-            self._measured.append(now)
-            near = near_ns(self._measured)
+            waited.append(now)
+            near = near_ns([*self._measured, *waited[:MAX_COUNTED]])
             if now <= FAR * near or time.monotonic() >= end:
                 break
             if time.monotonic() >= announce_at:
@@ -66,6 +69,7 @@ class Cores:
                     f"waiting up to {(end - time.monotonic()) / 60:.0f} min for faster ones"
                 )
             time.sleep(RETRY_S)
+        self._measured += waited[-1:]
         self._left_s = max(0.0, end - time.monotonic())
         return now
 

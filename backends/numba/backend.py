@@ -284,7 +284,7 @@ class NumbaBackend(NumpyBackend):
         return self._workers.executor(max(self.threads or 0, self.max_threads) - 1)
 
     def _training_threads(self, images: int) -> int:
-        """Return among how many threads a compiled step with `images` images is divided."""
+        """Return how many threads share a compiled step with `images` images."""
         return training_threads(images, chosen=self.threads, max_threads=self.max_threads)
 
     def _threads_for(self, images: int) -> int:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from backends.compilation import needed_kernels
 from backends.numba.kernels import csr as kernels
+from backends.numba.kernels.input_layer import UPDATED_PARTS
 from backends.numba.kernels.vector_width import VECTOR_BYTES
 from backends.numba.threads import run_in_ranges
 
@@ -22,10 +23,6 @@ MAX_SPARSE_DENSITY = 0.27 if VECTOR_BYTES == 64 else 0.35
 # One thread scans this many pixels in 0.1 ms. With fewer, another thread wakes up too late to save
 # time.
 MIN_PIXELS_PER_THREAD = 1 << 18
-
-# A thread updates the weights of one group after another, so that fewer of them leave the
-# first-level cache between two images. With more groups, beginning a row costs more than that.
-GROUPS_PER_THREAD = 2
 
 
 class Csr(NamedTuple):
@@ -42,7 +39,7 @@ def to_csr(pixels: Array, *, threads: int, executor: Callable[[], Executor]) -> 
 
     Args:
         pixels: (N, pixels).
-        threads: maximum number of threads; each updates the weights of `GROUPS_PER_THREAD` groups.
+        threads: maximum number of threads; there are `UPDATED_PARTS` column groups for each.
         executor: returns an executor with at least `threads` − 1 workers.
     """
     needed_kernels.extend(["count_by_column", "write_csr"])
@@ -59,7 +56,7 @@ def to_csr(pixels: Array, *, threads: int, executor: Callable[[], Executor]) -> 
     total = int(table.sum())
     if total >= MAX_SPARSE_DENSITY * pixels.size:
         return None
-    edges = _column_groups(table.sum(axis=0), threads * GROUPS_PER_THREAD)
+    edges = _column_groups(table.sum(axis=0), threads * UPDATED_PARTS)
     indptr = np.empty(len(pixels) * (len(edges) - 1) + 1, np.int64)
     indices, data = np.empty(total, np.uint16), np.empty(total, pixels.dtype)
     begins = [0, *table.sum(axis=1).cumsum().tolist()]

@@ -22,7 +22,7 @@ from backends.numba.kernels.vector_width import lanes_of
 from backends.numba.kernels.workspace import Images
 from backends.numba.layout import COMPILED, channels_last, lay_out, multiplications, reads_input
 from backends.numba.linkage import link_training, training_kernels, unlinked_plan
-from backends.numba.linked import Linked, rule_of
+from backends.numba.linked import Linked, eps_is_zero, rule_of
 from backends.numba.memory import read_only
 from backends.numba.threads import (
     MIN_IMAGES_PER_THREAD,
@@ -65,7 +65,7 @@ class NumbaEpoch(CompiledEpoch):
 
     Args:
         program: network, loss and optimizer.
-        threads: returns among how many threads a step is divided, from the batch size.
+        threads: returns how many threads share a step or a conversion of this number of images.
         executor: returns an executor with at least `threads() - 1` workers.
         lock: held while a chunk runs. Two chunks on the same workers could wait at their barriers
             for each other forever.
@@ -87,8 +87,11 @@ class NumbaEpoch(CompiledEpoch):
         self._linked: dict[tuple[Any, ...], Linked] = {}  # by kind of data set
         self._faster: dict[tuple[int, int], FasterWay] = {}  # by threads and batch size
         COMPILED.check(program)
-        if not np.dtype(program.dtype).type(program.update.settings.get("eps", 1)):
-            raise NotCompiledError("eps=0 has no compiled form: unused numbers would become 0/0")
+        if eps_is_zero(program.update, program.dtype):
+            eps = program.update.settings["eps"]
+            raise NotCompiledError(
+                f"eps={eps:g} has no compiled form: unused numbers would become 0/0"
+            )
         self._multiplications = multiplications(program)
 
     def remarks(self) -> Mapping[int, str]:

@@ -2,15 +2,17 @@
 
 In small batches, threads wait for one another about as long as they compute. Whether they save time
 depends on the distance of their cores and on other programs, and can change during a training. One
-thread that computes the parts of all threads has the same results, to the bit.
+thread that computes the parts of all threads gets the same bits.
 """
 
 from collections import defaultdict, deque
 from statistics import median
 
+# Each way computes this many chunks before the faster one is chosen, because the first is slow.
+FIRST_TRIALS = 2
 # The slower way is measured again once in this many chunks.
 CHUNKS_PER_TRIAL = 16
-# The median of several measurements counts, because another program can slow one down.
+# The median of the last measurements counts, because another program can slow one down.
 MEASUREMENTS = 3
 
 
@@ -18,11 +20,11 @@ class FasterWay:
     """Measures both ways in alternation at first, then mostly uses the faster one.
 
     Args:
-        threads: number of threads among which a step is divided.
+        threads: number of threads that share a step.
     """
 
     def __init__(self, threads: int) -> None:
-        self._ways = 1, threads
+        self._ways = threads, 1
         self._seconds: defaultdict[int, deque[float]] = defaultdict(
             lambda: deque(maxlen=MEASUREMENTS)
         )
@@ -30,9 +32,9 @@ class FasterWay:
 
     def choose(self) -> int:
         """Return how many threads compute the next chunk: 1 or all."""
-        for way in self._ways:
-            if not self._seconds[way]:
-                return way
+        rarer = min(self._ways, key=lambda way: len(self._seconds[way]))
+        if len(self._seconds[rarer]) < FIRST_TRIALS:
+            return rarer
         self._chunks += 1
         faster, slower = sorted(self._ways, key=lambda way: median(self._seconds[way]))
         return slower if self._chunks % CHUNKS_PER_TRIAL == 0 else faster

@@ -177,7 +177,7 @@ def link_inference(program: Program, layout: Layout, pixels: np.dtype[Any]) -> i
     for row, to in zip(layout.stages, forwards, strict=True):
         row["forward"] = _address(_forward_kernel(to, vector, work))
     pixel_array = types.Array(numba.from_dtype(pixels), 2, "C", readonly=True)
-    numbers = [types.intp] * 4 + [types.float64] * 2
+    numbers = [types.intp] * 5 + [types.float64] * 2
     images = types.NamedTuple([pixel_array, *numbers], Images)
     return _address(read and for_arguments(read, _STAGE, vector, images, _TILE, work))
 

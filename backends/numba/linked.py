@@ -130,6 +130,11 @@ def rule_of(program: TrainingProgram) -> Rule:
     return settings_of(rule, is_linear=rule.kind == "sgd" and not program.l2)
 
 
+def eps_is_zero(rule: UpdateRule, dtype: Any) -> bool:
+    """Return whether the `eps` of an optimizer is 0 or a denormal, which is 0 for the kernels."""
+    return bool(rule.settings.get("eps", 1) < np.finfo(dtype).tiny)
+
+
 def settings_of(rule: UpdateRule, *, is_linear: bool) -> Rule:
     """Return the settings of an optimizer in the form that the kernels read."""
     settings = {name: float(rule.settings.get(name, 0)) for name in Rule._fields[1:]}

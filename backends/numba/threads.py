@@ -17,7 +17,7 @@ MIN_MULTIPLICATIONS_OF_CHUNK = 1 << 22
 
 
 def training_threads(images: int, *, chosen: int | None, max_threads: int) -> int:
-    """Return among how many threads a compiled step is divided; arguments as for `threads_for`."""
+    """Return how many threads share a training step or prepare images, as `threads_for` does."""
     threads = threads_for(images, chosen=chosen, max_threads=max_threads)
     if chosen is None and images >= MIN_IMAGES_OF_TWO_THREADS:
         return max(threads, min(2, max_threads))
@@ -25,7 +25,7 @@ def training_threads(images: int, *, chosen: int | None, max_threads: int) -> in
 
 
 def threads_for(images: int, *, chosen: int | None, max_threads: int) -> int:
-    """Return the number of threads for a prediction or for preparing images.
+    """Return the number of threads for a prediction.
 
     Args:
         images: number of images.

@@ -10,7 +10,7 @@ pytest.importorskip("numba")
 from backends import UpdateRule, create_optimizer
 from backends.numba import csr as sparse
 from backends.numba.backend import NumbaBackend
-from backends.numba.csr import GROUPS_PER_THREAD, MAX_SPARSE_DENSITY, to_csr
+from backends.numba.csr import MAX_SPARSE_DENSITY, UPDATED_PARTS, to_csr
 from mnist_accel.data import Dataset
 from mnist_accel.recipes.models import create_model
 from mnist_accel.training.trainer import Trainer
@@ -42,7 +42,7 @@ def test_csr_arrays_describe_the_images(width: int, dtype: str, threads: int) ->
     assert csr.indptr[-1] == len(csr.data) == np.count_nonzero(pixels)
     rebuilt = np.zeros_like(pixels)
     for part in range(len(csr.indptr) - 1):
-        image, group = divmod(part, threads * GROUPS_PER_THREAD)
+        image, group = divmod(part, threads * UPDATED_PARTS)
         columns = csr.indices[csr.indptr[part] : csr.indptr[part + 1]]
         assert ((columns >= csr.edges[group]) & (columns < csr.edges[group + 1])).all()
         assert (np.diff(columns.astype(int)) > 0).all()
@@ -72,11 +72,15 @@ def test_training_does_not_depend_on_the_number_of_groups(
 ) -> None:
     results = []
     for groups in (1, 2, 5):
-        monkeypatch.setattr("backends.numba.csr.GROUPS_PER_THREAD", groups)
+        monkeypatch.setattr(sparse, "UPDATED_PARTS", groups)
         backend = NumbaBackend()
         backend.threads = threads
         trainer = Trainer(create_model("backprop", backend=backend), optimizer, batch_size=20)
-        trainer.fit(mnist.x_train[:60], mnist.t_train[:60], epochs=3)
+        data = trainer.prepare(mnist.x_train[:60], mnist.t_train[:60])
+        assert trainer.compiled is not None
+        images = data.for_epoch(trainer.compiled).arrays.images
+        assert images.groups == groups * threads
+        trainer.fit(data, epochs=3)
         results.append(trainer.model.parameters.flat)
     for other in results[1:]:
         assert np.array_equal(results[0], other)

@@ -26,13 +26,13 @@ def run_chunks(way: FasterWay, seconds: dict[int, float], chunks: int) -> list[i
 
 
 def test_both_ways_are_measured_before_the_faster_one_is_used() -> None:
-    assert run_chunks(FasterWay(2), {1: 5.0, 2: 4.0}, 6) == [1, 2, 2, 2, 2, 2]
-    assert run_chunks(FasterWay(3), {1: 3.0, 3: 4.0}, 6) == [1, 3, 1, 1, 1, 1]
+    assert run_chunks(FasterWay(2), {1: 5.0, 2: 4.0}, 6) == [2, 1, 2, 1, 2, 2]
+    assert run_chunks(FasterWay(3), {1: 3.0, 3: 4.0}, 6) == [3, 1, 3, 1, 1, 1]
 
 
 def test_the_slower_way_is_measured_again_at_times() -> None:
-    chosen = run_chunks(FasterWay(2), {1: 5.0, 2: 4.0}, 2 + 3 * CHUNKS_PER_TRIAL)
-    assert chosen[2:].count(1) == 3
+    chosen = run_chunks(FasterWay(2), {1: 5.0, 2: 4.0}, 4 + 3 * CHUNKS_PER_TRIAL)
+    assert chosen[4:].count(1) == 3
 
 
 def test_the_way_changes_if_the_other_becomes_faster() -> None:
@@ -57,6 +57,21 @@ def test_one_slow_chunk_changes_nothing() -> None:
 )  # fmt: skip
 def test_threads_of_a_step(images: int, chosen: int | None, max_threads: int, threads: int) -> None:
     assert training_threads(images, chosen=chosen, max_threads=max_threads) == threads
+
+
+def test_a_training_is_divided_among_two_threads_from_8_images(mnist: Dataset) -> None:
+    threads = []
+    for batch_size in (7, 8):
+        backend = NumbaBackend()
+        backend._max_threads = 2
+        trainer = Trainer(create_model("two-layer", backend=backend), "sgd", batch_size=batch_size)
+        data = trainer.prepare(mnist.x_train[:64], mnist.t_train[:64])
+        trainer.fit(data, epochs=1)
+        assert trainer.compiled is not None
+        workspace = data.for_epoch(trainer.compiled).linked.workspace
+        assert workspace is not None
+        threads.append(len(workspace.parameters))
+    assert threads == [1, 2]
 
 
 @pytest.mark.parametrize("name", ["backprop", "two-layer", "cnn"])

@@ -77,6 +77,11 @@ def test_a_few_turns_on_hardware_threads_of_one_core_change_nothing(wait):
     assert clock.now == 0.0
 
 
+def test_a_long_wait_does_not_change_which_cores_are_near(wait):
+    watched, clock, _ = wait([220.0] * 100 + [50.0], before=[50.0] * 5, wait_s=600.0)
+    assert (watched.wait(), clock.now) == (50.0, 100.0)
+
+
 def test_nothing_waits_where_barriers_cannot_be_measured(wait):
     watched, clock, _ = wait([None])
     assert (watched.wait(), clock.now) == (None, 0.0)

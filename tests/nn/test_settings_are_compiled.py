@@ -378,11 +378,15 @@ def test_setting_of_an_optimizer_without_a_kernel_is_not_ignored_eagerly(
     assert not single_update.has_update_kernel(SGD(lr=0.1), *arrays)
 
 
-def test_optimizer_that_would_divide_by_zero_in_unused_numbers_is_eager() -> None:
+@pytest.mark.parametrize("eps", [0, 1e-310])
+def test_optimizer_that_would_divide_by_zero_in_unused_numbers_is_eager(eps: float) -> None:
     trainer = assert_same_results(
-        [Flatten(), Linear(7), Activation("tanh"), Linear(10)], Adam(eps=0)
+        [Flatten(), Linear(7), Activation("tanh"), Linear(10)], Adam(eps=eps)
     )
-    assert "eps=0 has no compiled form" in trainer.not_compiled
+    assert f"eps={eps:g} has no compiled form" in trainer.not_compiled
+    arrays = [np.ones(3, np.float32) for _ in range(2)]
+    state = {"mean": arrays[0], "square_mean": arrays[0]}
+    assert not single_update.has_update_kernel(Adam(eps=eps), *arrays, state)
 
 
 @pytest.mark.parametrize("compiled", [numba_layout.COMPILED, cupy_plan.COMPILED])

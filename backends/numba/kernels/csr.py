@@ -1,8 +1,7 @@
 """Conversion of images to sparse (CSR) format.
 
 Each image is a row: the columns of its nonzero pixels (`indices`) and their values (`data`). The
-columns are divided at `edges` into groups, because each thread updates the weights of some groups,
-one group after another.
+columns are divided at `edges` into groups, because each thread updates the weights of some groups.
 `indptr` therefore has an entry per image and group:
 
     columns      0 ... edges[1] ... edges[2] ... pixels

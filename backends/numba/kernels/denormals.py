@@ -7,15 +7,15 @@ each step. But Intel's processors need more than 100 cycles for an operation wit
 A thread has a control register with the bits that set denormal operands and results to 0.
 """
 
-import platform
 from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core.registry import cpu_target
 
 from backends.numba.kernels.compilation import intrinsic
 
-IS_ARM = platform.machine().lower() in {"aarch64", "arm64"}
+IS_ARM = cpu_target.target_context.codegen().magic_tuple()[0].startswith(("aarch64", "arm64"))
 # x86: "flush to zero" and "denormals are zero" of MXCSR. ARM: "flush to zero" of FPCR.
 FLUSH = 1 << 24 if IS_ARM else 0x8040
 
