@@ -26,7 +26,8 @@ FAR = 2.0
 # For seconds, both may be hardware threads of one core, which pass barriers fastest but compute
 # slowly. So this percentile of all barriers, not the minimum, is the time with near cores.
 NEAR_PERCENTILE = 10
-# As many barriers of a wait count, so that a long wait does not change which cores are near.
+# Only the first barriers of a wait count, so that a long wait does not change the time with near
+# cores, except in the first two turns.
 MAX_COUNTED = 20
 RETRY_S = 1.0
 ANNOUNCED_S = 10.0  # shorter waits are not announced

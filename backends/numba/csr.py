@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from backends.compilation import needed_kernels
 from backends.numba.kernels import csr as kernels
-from backends.numba.kernels.input_layer import UPDATED_PARTS
+from backends.numba.kernels.input_layer import UPDATE_PASSES
 from backends.numba.kernels.vector_width import VECTOR_BYTES
 from backends.numba.threads import run_in_ranges
 
@@ -39,7 +39,7 @@ def to_csr(pixels: Array, *, threads: int, executor: Callable[[], Executor]) -> 
 
     Args:
         pixels: (N, pixels).
-        threads: maximum number of threads; there are `UPDATED_PARTS` column groups for each.
+        threads: maximum number of threads; there are `UPDATE_PASSES` column groups for each.
         executor: returns an executor with at least `threads` − 1 workers.
     """
     needed_kernels.extend(["count_by_column", "write_csr"])
@@ -56,7 +56,7 @@ def to_csr(pixels: Array, *, threads: int, executor: Callable[[], Executor]) -> 
     total = int(table.sum())
     if total >= MAX_SPARSE_DENSITY * pixels.size:
         return None
-    edges = _column_groups(table.sum(axis=0), threads * UPDATED_PARTS)
+    edges = _column_groups(table.sum(axis=0), threads * UPDATE_PASSES)
     indptr = np.empty(len(pixels) * (len(edges) - 1) + 1, np.int64)
     indices, data = np.empty(total, np.uint16), np.empty(total, pixels.dtype)
     begins = [0, *table.sum(axis=1).cumsum().tolist()]

@@ -22,7 +22,7 @@ from backends.numba.kernels.vector_width import lanes_of
 from backends.numba.kernels.workspace import Images
 from backends.numba.layout import COMPILED, channels_last, lay_out, multiplications, reads_input
 from backends.numba.linkage import link_training, training_kernels, unlinked_plan
-from backends.numba.linked import Linked, eps_is_zero, rule_of
+from backends.numba.linked import Linked, eps_is_too_small, rule_of, smallest_eps
 from backends.numba.memory import read_only
 from backends.numba.threads import (
     MIN_IMAGES_PER_THREAD,
@@ -85,12 +85,14 @@ class NumbaEpoch(CompiledEpoch):
         self._lock = lock
         self._compiled: set[tuple[Any, ...]] = set()  # types of data
         self._linked: dict[tuple[Any, ...], Linked] = {}  # by kind of data set
-        self._faster: dict[tuple[int, int], FasterWay] = {}  # by threads and batch size
         COMPILED.check(program)
-        if eps_is_zero(program.update, program.dtype):
-            eps = program.update.settings["eps"]
+        if eps_is_too_small(program.update, program.dtype):
+            eps, smallest = (
+                program.update.settings["eps"],
+                smallest_eps(program.update, program.dtype),
+            )
             raise NotCompiledError(
-                f"eps={eps:g} has no compiled form: unused numbers would become 0/0"
+                f"eps={eps:g} has no compiled form; it must be at least {smallest:.1e}"
             )
         self._multiplications = multiplications(program)
 
@@ -201,14 +203,19 @@ class NumbaEpoch(CompiledEpoch):
 
             is_finite = False
             try:
-                is_finite = self._run_faster(steps, threads, finish, *arguments)
+                is_finite = self._run_faster(linked, steps, threads, finish, *arguments)
             finally:
                 if not is_finite:  # NaN in unused lanes would spread to later chunks
                     linked.clear()
         return ChunkResults(losses, correct, is_finite)
 
     def _run_faster(
-        self, steps: Steps, threads: int, finish: Callable[[], bool], *arguments: Any
+        self,
+        linked: Linked,
+        steps: Steps,
+        threads: int,
+        finish: Callable[[], bool],
+        *arguments: Any,
     ) -> bool:
         """Run a chunk on one thread or on all, whichever is expected to be faster."""
         count, batch_size = len(steps.bounds), steps.batch_size
@@ -216,7 +223,7 @@ class NumbaEpoch(CompiledEpoch):
             return self._run_threads(1, threads, finish, *arguments)
         if threads == 1 or batch_size >= threads * MIN_IMAGES_PER_THREAD:
             return self._run_threads(threads, threads, finish, *arguments)
-        faster = self._faster.setdefault((threads, batch_size), FasterWay(threads))
+        faster = linked.faster.setdefault((threads, batch_size), FasterWay(threads))
         calls, begin = faster.choose(), perf_counter()
         is_finite = self._run_threads(calls, threads, finish, *arguments)
         faster.add(calls, (perf_counter() - begin) / count)

@@ -6,13 +6,14 @@ thread that computes the parts of all threads gets the same bits.
 """
 
 from collections import defaultdict, deque
-from statistics import median
+from statistics import median_low
 
-# Each way computes this many chunks before the faster one is chosen, because the first is slow.
-FIRST_TRIALS = 2
+# Each way computes this many chunks before the faster one is chosen.
+FIRST_MEASUREMENTS = 2
 # The slower way is measured again once in this many chunks.
-CHUNKS_PER_TRIAL = 16
-# The median of the last measurements counts, because another program can slow one down.
+CHUNKS_PER_MEASUREMENT = 16
+# The median of the last measurements counts, because another program can slow one down. Of two, the
+# lower one counts, because threads start in the first chunk.
 MEASUREMENTS = 3
 
 
@@ -33,11 +34,11 @@ class FasterWay:
     def choose(self) -> int:
         """Return how many threads compute the next chunk: 1 or all."""
         rarer = min(self._ways, key=lambda way: len(self._seconds[way]))
-        if len(self._seconds[rarer]) < FIRST_TRIALS:
+        if len(self._seconds[rarer]) < FIRST_MEASUREMENTS:
             return rarer
         self._chunks += 1
-        faster, slower = sorted(self._ways, key=lambda way: median(self._seconds[way]))
-        return slower if self._chunks % CHUNKS_PER_TRIAL == 0 else faster
+        faster, slower = sorted(self._ways, key=lambda way: median_low(self._seconds[way]))
+        return slower if self._chunks % CHUNKS_PER_MEASUREMENT == 0 else faster
 
     def add(self, way: int, seconds: float) -> None:
         """Add the measured seconds of a step."""

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.numba.faster_way import FasterWay
 from backends.numba.kernels.record import RECORD, Results
 from backends.numba.kernels.stages import Plan
 from backends.numba.kernels.updates import Rule
@@ -43,6 +44,7 @@ class Linked:
         record: of dtype `kernels.record.RECORD`, (1,).
         results: buffers of the results of a chunk.
         workspace: the other buffers of all threads; None before the first chunk.
+        faster: measurements of small batches, by threads and batch size.
     """
 
     def __init__(self, program: TrainingProgram, layout: Layout, plan: Plan) -> None:
@@ -56,6 +58,7 @@ class Linked:
         self.record = _record(plan, rule_of(program))
         self.results = Results(np.zeros((0, 0)), np.zeros((0, 0), np.int64))
         self.workspace: Workspace | None = None
+        self.faster: dict[tuple[int, int], FasterWay] = {}
         self._arguments: tuple[Array, ...] = ()
         # `_arguments` were made for this number of threads, whether these exchange products, and
         # this number of images per step.
@@ -130,9 +133,20 @@ def rule_of(program: TrainingProgram) -> Rule:
     return settings_of(rule, is_linear=rule.kind == "sgd" and not program.l2)
 
 
-def eps_is_zero(rule: UpdateRule, dtype: Any) -> bool:
-    """Return whether the `eps` of an optimizer is 0 or a denormal, which is 0 for the kernels."""
-    return bool(rule.settings.get("eps", 1) < np.finfo(dtype).tiny)
+def smallest_eps(rule: UpdateRule, dtype: Any) -> float:
+    """Return the smallest `eps` of an optimizer with which lost denormals do not matter.
+
+    Kernels count a squared gradient as 0 if its share of the mean of squares is denormal. The
+    square root of that share must be small against `eps`.
+    """
+    share = 1 - rule.settings.get("beta2", rule.settings.get("decay", 0))
+    return math.sqrt(np.finfo(dtype).tiny / share)
+
+
+def eps_is_too_small(rule: UpdateRule, dtype: Any) -> bool:
+    """Return whether an optimizer has an `eps` below `smallest_eps`."""
+    eps = rule.settings.get("eps")
+    return eps is not None and eps < smallest_eps(rule, dtype)
 
 
 def settings_of(rule: UpdateRule, *, is_linear: bool) -> Rule:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from backends.numba.kernels import updates
 from backends.numba.layout import COMPILED
 from backends.numba.linkage import update_kernel
-from backends.numba.linked import eps_is_zero, settings_of
+from backends.numba.linked import eps_is_too_small, settings_of
 from backends.operations.common import has_kernel_dtype
 from backends.operations.updates import UpdateRule, state_arrays
 
@@ -24,7 +24,7 @@ def has_update_kernel(
     return (
         COMPILED.has_rule(rule)
         and has_kernel_dtype(weights)
-        and not eps_is_zero(rule, weights.dtype)
+        and not eps_is_too_small(rule, weights.dtype)
         and all(
             array.ndim == 1 and array.flags.carray for array in (weights, grads, *state.values())
         )

@@ -10,14 +10,17 @@ from backends.numba.placement import Placement
 
 # With fewer images per step, a thread may wait longer at the barriers than it computes.
 MIN_IMAGES_PER_THREAD = 16
-# Two threads train on this many images or more, if that is faster (see `faster_way`).
+# From this many images on, a training step is divided among two threads (see also `faster_way`).
 MIN_IMAGES_OF_TWO_THREADS = 8
 # With fewer multiplications in a chunk, other threads wake up too late to save time.
 MIN_MULTIPLICATIONS_OF_CHUNK = 1 << 22
 
 
 def training_threads(images: int, *, chosen: int | None, max_threads: int) -> int:
-    """Return how many threads share a training step or prepare images, as `threads_for` does."""
+    """Return how many threads share a training step, or the preparation of images.
+
+    The arguments are those of `threads_for`.
+    """
     threads = threads_for(images, chosen=chosen, max_threads=max_threads)
     if chosen is None and images >= MIN_IMAGES_OF_TWO_THREADS:
         return max(threads, min(2, max_threads))

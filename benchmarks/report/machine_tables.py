@@ -3,7 +3,6 @@
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
-from backends.numba.threads import MIN_IMAGES_OF_TWO_THREADS, MIN_IMAGES_PER_THREAD
 from benchmarks.cores import FAR, near_ns
 from benchmarks.report import numbers
 from benchmarks.report.tables import Table, contender_kind, make_table
@@ -28,8 +27,7 @@ def contenders_table(results: ResultSet) -> Table:
     numba, notes = results.contenders.get("numba"), []
     if numba is not None and numba.threads > 1:
         notes.append(
-            "The threads are the maximum that each may use; numba uses one thread for batches "
-            f"below {MIN_IMAGES_OF_TWO_THREADS}, and one or two below {2 * MIN_IMAGES_PER_THREAD}."
+            "The threads are the maximum that each may use; numba may use fewer for small batches."
         )
     return make_table(("", "kind", "versions", "threads"), {"": rows}, texts=(1, 2), notes=notes)
 

@@ -125,8 +125,8 @@ def update_tables(path: Path, analysis: Analysis, report: Path) -> None:
     results remain as they are, so that one file may have tables of several machines.
 
     Raises:
-        UsageError: the file cannot be read or written, its markers are not pairs, or there is no
-            table with a name.
+        UsageError: the file cannot be read or written, its markers are not pairs, or a marker
+            names a table that does not exist.
     """
     try:
         text = read_regular(path, max_bytes=_MAX_BYTES).decode()

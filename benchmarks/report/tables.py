@@ -112,6 +112,13 @@ _OPERATIONS_NOTE = (
     "operations."
 )
 
+_SLOWER_NOTE = (
+    "Reasons: in a cold start, numba compiles its kernels for seconds. Large matrix products, such "
+    "as those of 2048 units or of thousands of images, are the strength of the BLAS libraries that "
+    "PyTorch calls; the kernels of numba are made for small ones. The reason for single operations "
+    "is stated below their table."
+)
+
 
 def case_table(analysis: Analysis, cases: Sequence[Case], *, with_absent: bool) -> Table:
     """Return the table of the measurements of some cases.
@@ -209,7 +216,8 @@ def losses_tables(analysis: Analysis) -> dict[str, Table]:
         ]
         if rows:
             columns = ("case", "× best baseline", "95 % interval", "best baseline", "level")
-            losses[name] = make_table(columns, {"": rows}, texts=(3, 4))
+            notes = (_SLOWER_NOTE,) if name == "numba" else ()
+            losses[name] = make_table(columns, {"": rows}, texts=(3, 4), notes=notes)
     return losses
 
 

@@ -10,7 +10,7 @@ pytest.importorskip("numba")
 from backends import UpdateRule, create_optimizer
 from backends.numba import csr as sparse
 from backends.numba.backend import NumbaBackend
-from backends.numba.csr import MAX_SPARSE_DENSITY, UPDATED_PARTS, to_csr
+from backends.numba.csr import MAX_SPARSE_DENSITY, UPDATE_PASSES, to_csr
 from mnist_accel.data import Dataset
 from mnist_accel.recipes.models import create_model
 from mnist_accel.training.trainer import Trainer
@@ -42,7 +42,7 @@ def test_csr_arrays_describe_the_images(width: int, dtype: str, threads: int) ->
     assert csr.indptr[-1] == len(csr.data) == np.count_nonzero(pixels)
     rebuilt = np.zeros_like(pixels)
     for part in range(len(csr.indptr) - 1):
-        image, group = divmod(part, threads * UPDATED_PARTS)
+        image, group = divmod(part, threads * UPDATE_PASSES)
         columns = csr.indices[csr.indptr[part] : csr.indptr[part + 1]]
         assert ((columns >= csr.edges[group]) & (columns < csr.edges[group + 1])).all()
         assert (np.diff(columns.astype(int)) > 0).all()
@@ -72,7 +72,7 @@ def test_training_does_not_depend_on_the_number_of_groups(
 ) -> None:
     results = []
     for groups in (1, 2, 5):
-        monkeypatch.setattr(sparse, "UPDATED_PARTS", groups)
+        monkeypatch.setattr(sparse, "UPDATE_PASSES", groups)
         backend = NumbaBackend()
         backend.threads = threads
         trainer = Trainer(create_model("backprop", backend=backend), optimizer, batch_size=20)
@@ -84,3 +84,16 @@ def test_training_does_not_depend_on_the_number_of_groups(
         results.append(trainer.model.parameters.flat)
     for other in results[1:]:
         assert np.array_equal(results[0], other)
+
+
+def test_data_may_be_prepared_for_another_number_of_threads(mnist: Dataset) -> None:
+    results = []
+    for prepared in (2, 3):
+        backend = NumbaBackend()
+        backend.threads = prepared
+        trainer = Trainer(create_model("backprop", backend=backend), "sgd", lr=0.5, batch_size=20)
+        data = trainer.prepare(mnist.x_train[:60], mnist.t_train[:60])
+        backend.threads = 3
+        trainer.fit(data, epochs=3)
+        results.append(trainer.model.parameters.flat)
+    np.testing.assert_allclose(*results, rtol=0, atol=1e-5)

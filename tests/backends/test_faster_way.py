@@ -8,7 +8,7 @@ import pytest
 
 from backends.numba import epoch
 from backends.numba.backend import NumbaBackend
-from backends.numba.faster_way import CHUNKS_PER_TRIAL, FasterWay
+from backends.numba.faster_way import CHUNKS_PER_MEASUREMENT, FasterWay
 from backends.numba.kernels import epoch as kernels
 from backends.numba.threads import training_threads
 from mnist_accel.data import Dataset
@@ -31,7 +31,7 @@ def test_both_ways_are_measured_before_the_faster_one_is_used() -> None:
 
 
 def test_the_slower_way_is_measured_again_at_times() -> None:
-    chosen = run_chunks(FasterWay(2), {1: 5.0, 2: 4.0}, 4 + 3 * CHUNKS_PER_TRIAL)
+    chosen = run_chunks(FasterWay(2), {1: 5.0, 2: 4.0}, 4 + 3 * CHUNKS_PER_MEASUREMENT)
     assert chosen[4:].count(1) == 3
 
 
@@ -39,8 +39,14 @@ def test_the_way_changes_if_the_other_becomes_faster() -> None:
     way = FasterWay(2)
     assert run_chunks(way, {1: 5.0, 2: 4.0}, 8)[-1] == 2
     assert run_chunks(way, {1: 5.0, 2: 9.0}, 8)[-1] == 1  # the cores became far from each other
-    later = run_chunks(way, {1: 5.0, 2: 4.0}, 3 * CHUNKS_PER_TRIAL)
+    later = run_chunks(way, {1: 5.0, 2: 4.0}, 3 * CHUNKS_PER_MEASUREMENT)
     assert later[-1] == 2
+
+
+def test_a_slow_first_chunk_changes_nothing() -> None:
+    way = FasterWay(2)
+    run_chunks(way, {2: 20.0}, 1)
+    assert run_chunks(way, {1: 5.0, 2: 4.0}, 6) == [1, 2, 1, 2, 2, 2]
 
 
 def test_one_slow_chunk_changes_nothing() -> None:

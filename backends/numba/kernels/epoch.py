@@ -5,8 +5,8 @@ and the backward pass tile by tile, so that the outputs of a tile are still in t
 backward pass reads them. At a barrier, the threads wait until all gradients are computed. Each
 thread then updates its range of the parameters with the sum of the gradients of all threads. At a
 second barrier, before the next step, they wait until all parameters are updated. For a given number
-of threads, the order of all sums is fixed, so runs repeat bit for bit. If that is faster, one
-thread computes the parts of all threads, one after the other, with the same results.
+of threads, the order of all sums is fixed, so runs repeat bit for bit. In a short chunk, and where
+it is faster, one thread computes the parts of all threads one after the other, with the same bits.
 
     gradients of the threads     parameters of a network whose first stage is linear
     thread 0   ▒▒▒▒▒▒▒▒▒▒▒▒      │ weights of the first stage │ all other parameters     │

@@ -19,9 +19,9 @@ from backends.numba.kernels.reading import PREFETCH_DISTANCE
 from backends.numba.kernels.simd.sparse import gather_axpy, prefetch, scatter_axpy
 from backends.numba.kernels.views import copy, fill_zero, pointer, view, view_2d
 
-# With two parts, fewer weights leave the first-level cache between two images. With more, beginning
-# a row of the images costs more than that.
-UPDATED_PARTS = 2
+# In a pass, all images change the same half of the weights, so fewer weights leave the first-level
+# cache between two images. More passes are slower, because each of them begins every row once more.
+UPDATE_PASSES = 2
 
 
 @stage_kernel
@@ -76,7 +76,7 @@ def update_csr(
 ) -> None:
     """Add the gradient of a thread's weights to `target`, from CSR rows.
 
-    All images change one part of the weights, then all of them change the next.
+    There are several passes over the images, each for some of the weights.
 
     In the linear form of a step, `target` is the parameters, which are then multiplied by
     `step.shrink`. Otherwise, it is the sum of the gradients.
@@ -85,9 +85,9 @@ def update_csr(
     scale = target.dtype.type(images.scale)
     width, edges = stage.y_size, images.edges
     groups = ranges.end_group - ranges.first_group
-    for part in range(UPDATED_PARTS):
-        first = ranges.first_group + groups * part // UPDATED_PARTS
-        after = ranges.first_group + groups * (part + 1) // UPDATED_PARTS
+    for number in range(UPDATE_PASSES):
+        first = ranges.first_group + groups * number // UPDATE_PASSES
+        after = ranges.first_group + groups * (number + 1) // UPDATE_PASSES
         if first == after:
             continue
         for n in range(step.batch):
@@ -139,7 +139,8 @@ def _prefetch_row(images: Any, rows: Any, position: int, ranges: Any) -> None:
     """
     last = len(rows) - 1
     at = rows[min(position + 2 * PREFETCH_DISTANCE, last)] * images.groups
-    prefetch(pointer(images.indptr, at), pointer(images.indptr, at + images.groups + 1))
+    begin, end = at + ranges.first_group, at + ranges.end_group + 1
+    prefetch(pointer(images.indptr, begin), pointer(images.indptr, end))
     begin, end = _entries(images, rows[min(position + PREFETCH_DISTANCE, last)], ranges)
     prefetch(pointer(images.indices, begin), pointer(images.indices, end))
     prefetch(pointer(images.data, begin), pointer(images.data, end))
