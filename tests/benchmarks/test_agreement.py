@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.__main__ import main
+from benchmarks.host import ROOT
 from benchmarks.report.agreement import agreement
 from benchmarks.report.analysis import analyze
 from benchmarks.storage.results import load_results
@@ -50,3 +51,9 @@ def test_runs_without_a_common_ratio_are_refused(tmp_path, capsys, contenders):
     paths.append(replace(RUN, contenders=contenders).write(tmp_path / "b.json"))
     assert main(["agree", *map(str, paths)]) == 2
     assert "no decided ratio in common" in capsys.readouterr().err
+
+
+def test_published_runs_of_the_same_code_agree():
+    (again,) = (ROOT / "benchmarks" / "results").glob("*-again.json.gz")
+    first = again.with_name(again.name.replace("-again", ""))
+    assert main(["agree", str(first), str(again)]) == 0
