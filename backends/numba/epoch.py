@@ -87,12 +87,10 @@ class NumbaEpoch(CompiledEpoch):
         self._linked: dict[tuple[Any, ...], Linked] = {}  # by kind of data set
         COMPILED.check(program)
         if eps_is_too_small(program.update, program.dtype):
-            eps, smallest = (
-                program.update.settings["eps"],
-                smallest_eps(program.update, program.dtype),
-            )
+            smallest = smallest_eps(program.update, program.dtype)
             raise NotCompiledError(
-                f"eps={eps:g} has no compiled form; it must be at least {smallest:.1e}"
+                f"eps={program.update.settings['eps']:g} has no compiled form; "
+                f"it must be at least {smallest:.1e}"
             )
         self._multiplications = multiplications(program)
 

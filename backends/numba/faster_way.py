@@ -5,7 +5,7 @@ depends on the distance of their cores and on other programs, and can change dur
 thread that computes the parts of all threads gets the same bits.
 """
 
-from collections import defaultdict, deque
+from collections import deque
 from statistics import median_low
 
 # Each way computes this many chunks before the faster one is chosen.
@@ -26,9 +26,7 @@ class FasterWay:
 
     def __init__(self, threads: int) -> None:
         self._ways = threads, 1
-        self._seconds: defaultdict[int, deque[float]] = defaultdict(
-            lambda: deque(maxlen=MEASUREMENTS)
-        )
+        self._seconds = {way: deque[float](maxlen=MEASUREMENTS) for way in self._ways}
         self._chunks = 0
 
     def choose(self) -> int:

@@ -11,11 +11,10 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core.registry import cpu_target
 
 from backends.numba.kernels.compilation import intrinsic
+from backends.numba.kernels.vector_width import IS_ARM
 
-IS_ARM = cpu_target.target_context.codegen().magic_tuple()[0].startswith(("aarch64", "arm64"))
 # x86: "flush to zero" and "denormals are zero" of MXCSR. ARM: "flush to zero" of FPCR.
 FLUSH = 1 << 24 if IS_ARM else 0x8040
 

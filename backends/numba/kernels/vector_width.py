@@ -21,16 +21,19 @@ _SLOW_512 = {
     "tigerlake", "znver4",
 }  # fmt: skip
 
+_TRIPLE, _PROCESSOR, _FEATURES = cpu_target.target_context.codegen().magic_tuple()
+# Whether Numba compiles for a 64-bit ARM processor.
+IS_ARM = _TRIPLE.startswith(("aarch64", "arm64"))
+
 
 def _width() -> int:
     """Return the width in bits for the processor for which Numba compiles."""
     chosen = os.environ.get(WIDTH_VARIABLE)
     if chosen is not None:
         return int(chosen)
-    triple, processor, features = cpu_target.target_context.codegen().magic_tuple()
-    if triple.startswith(("aarch64", "arm64")):
+    if IS_ARM:
         return 128
-    is_wide = "+avx512f" in features.split(",") and processor not in _SLOW_512
+    is_wide = "+avx512f" in _FEATURES.split(",") and _PROCESSOR not in _SLOW_512
     return 512 if is_wide else 256
 
 
