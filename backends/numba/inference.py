@@ -17,6 +17,7 @@ from backends.numba.memory import (
     forward_buffers,
     read_only,
     thread_rows,
+    whole_lines,
 )
 from backends.numba.threads import wait_for_all
 from backends.program import CompiledInference, InputRangeError, Program
@@ -26,6 +27,8 @@ Array = NDArray[Any]
 # Images per tile. Small tiles let all threads end at about the same time. The results of a tile
 # fill whole cache lines.
 _IMAGES_PER_TILE = 16
+# For this number of images, copying the weights takes less time than it saves (see `_AlignedRows`).
+_MIN_IMAGES_TO_ALIGN = 2048
 # Factor that scales pixels to 0…1, by kind of dtype: unsigned integers or floating-point numbers.
 _SCALES = {"u": 1 / 255, "f": 1.0}
 
@@ -55,7 +58,8 @@ class NumbaInference(CompiledInference):
         self._packs_filters = len(self._source) > 0
         self._filters = aligned_zeros((self._layout.packed_size,), program.dtype)
         self._padding = _end_of_reads(program, self._layout) - program.parameters
-        self._networks: dict[np.dtype[Any], tuple[Any, ...]] = {}
+        self._aligned = _AlignedRows(program, self._layout)
+        self._networks: dict[tuple[np.dtype[Any], bool], tuple[Any, ...]] = {}
         self._buffers: dict[int, list[Array]] = {}
         self._memory: list[dict[str, Array]] = []  # the arrays to which the buffers belong
         self._lock = Lock()  # the filters and buffers are shared by all calls
@@ -69,12 +73,15 @@ class NumbaInference(CompiledInference):
         results = allocate((count, self._classes), self._filters.dtype)
         if self._padding > 0:
             weights = np.append(weights, np.zeros(self._padding, weights.dtype))
+        is_aligned = count >= _MIN_IMAGES_TO_ALIGN and self._program.stages[0].kind == "linear"
         with self._lock:
+            if is_aligned:
+                weights = self._aligned.copy(weights)
             if self._packs_filters:
                 kernels.pack(weights, self._source, self._target, self._filters)
             buffers = self._buffers_for(threads)
             arguments = (
-                self._network_for(pixels.dtype),
+                self._network_for(pixels.dtype, is_aligned),
                 weights,
                 read_only(channels_last(self._program, pixels)),
                 _SCALES[pixels.dtype.kind],
@@ -91,20 +98,28 @@ class NumbaInference(CompiledInference):
             raise InputRangeError
         return results
 
-    def _network_for(self, pixels: np.dtype[Any]) -> tuple[Any, ...]:
-        """Return the fields of `kernels.Network`; they are cached by dtype of the pixels."""
-        if pixels not in self._networks:
+    def _network_for(self, pixels: np.dtype[Any], is_aligned: bool) -> tuple[Any, ...]:
+        """Return the fields of `kernels.Network`; they are cached.
+
+        Args:
+            pixels: dtype of the pixels.
+            is_aligned: whether the weights of the first stage have aligned rows.
+        """
+        key = pixels, is_aligned
+        if key not in self._networks:
             lowest, highest = 0.0, 1.0
             if pixels.kind == "u":
                 highest = 255.0
             elif not self._program.takes_pixels:  # all finite numbers
                 highest = float(np.finfo(pixels).max)
                 lowest = -highest
-            self._networks[pixels] = tuple(
+            read = link_inference(self._program, self._layout, pixels)
+            stages = self._layout.stages
+            self._networks[key] = tuple(
                 kernels.Network(
-                    stages=self._layout.stages,
+                    stages=self._aligned.stages(stages) if is_aligned else stages,
                     offsets=self._layout.offsets,
-                    read=link_inference(self._program, self._layout, pixels),
+                    read=read,
                     softmax=self._program.loss == "softmax_cross_entropy",
                     shift=self._program.pixel_shift,
                     lowest=lowest,
@@ -112,7 +127,7 @@ class NumbaInference(CompiledInference):
                     filters=self._filters,
                 )
             )
-        return self._networks[pixels]
+        return self._networks[key]
 
     def _run_threads(
         self, counters: Array, buffers: list[Array], arguments: tuple[Any, ...]
@@ -167,7 +182,7 @@ def _use_network_vector(
     for stage, row in zip(program.stages, layout.stages, strict=True):
         if stage.kind == "linear" and stage.weight is not None:
             size = math.prod(stage.input_shape) * stage.output_shape[0]
-            row["weight"] = stage.weight
+            row["weight"], row["weight_row"] = stage.weight, stage.output_shape[0]
             is_packed[stage.weight : stage.weight + size] = False
             if stage.bias is not None:
                 row["bias"] = stage.bias
@@ -188,3 +203,37 @@ def _end_of_reads(program: Program, layout: Layout) -> int:
         if stage.kind == "linear"
     ]
     return max(ends, default=0)
+
+
+class _AlignedRows:
+    """Copies the weights of a linear first stage so that each row begins at a cache line.
+
+    Loads of vectors that cross cache lines take twice as long. The copy belongs to the same vector
+    as the other parameters, which are copied, too.
+    """
+
+    def __init__(self, program: Program, layout: Layout) -> None:
+        first = program.stages[0]
+        self._inputs, self._outputs = math.prod(first.input_shape), first.output_shape[0]
+        self._weight = int(layout.stages[0]["weight"])
+        self._row = whole_lines(int(layout.stages[0]["y_size"]), program.dtype)
+        end = max(program.parameters, _end_of_reads(program, layout))
+        self._begin = whole_lines(end, program.dtype)
+        self._vector = np.zeros(0, program.dtype)
+
+    def stages(self, table: NDArray[Any]) -> NDArray[Any]:
+        """Return a table of stages that refers to the copied weights."""
+        table = table.copy()
+        table[0]["weight"], table[0]["weight_row"] = self._begin, self._row
+        return table
+
+    def copy(self, weights: Array) -> Array:
+        """Return the parameters and the copied weights."""
+        if not len(self._vector):
+            size = self._begin + self._inputs * self._row
+            self._vector = aligned_zeros((size,), weights.dtype)
+        shape = self._inputs, self._outputs
+        rows = weights[self._weight : self._weight + math.prod(shape)].reshape(shape)
+        self._vector[: len(weights)] = weights
+        self._vector[self._begin :].reshape(self._inputs, -1)[:, : self._outputs] = rows
+        return self._vector

@@ -15,8 +15,8 @@ def as_rows(images: NDArray[Any], *, input_shape: tuple[int, ...], dtype: str) -
     """Return images as rows of pixels. Shape and dtype are checked; `require_range` checks values.
 
     Args:
-        images: uint8 in 0…255 or float in 0…1, with shape (N, pixels), (N, channels, height, width)
-            or, for one channel, (N, height, width).
+        images: uint8 in 0…255, float in 0…1 or bool, with shape (N, pixels),
+            (N, channels, height, width) or, for one channel, (N, height, width).
         input_shape: input shape of the network, (pixels,) or (channels, height, width).
         dtype: name of the dtype to which float images are converted.
 
@@ -25,7 +25,7 @@ def as_rows(images: NDArray[Any], *, input_shape: tuple[int, ...], dtype: str) -
 
     Raises:
         ValueError: the shape is wrong.
-        TypeError: the pixels are neither uint8 nor float.
+        TypeError: the pixels are neither uint8 nor float nor bool.
     """
     shapes = image_shapes(input_shape)
     if (  # fast: the checks below take as long as half of the prediction of an image
@@ -36,14 +36,14 @@ def as_rows(images: NDArray[Any], *, input_shape: tuple[int, ...], dtype: str) -
     ):
         return images
     images = _as_array("images", images)
-    if images.shape[1:] not in shapes:
-        expected = " or ".join(f"(N, {', '.join(map(str, shape))})" for shape in shapes)
-        raise ValueError(f"images must have shape {expected}, got {images.shape}")
+    _require_shape("images", images, shapes)
+    if images.dtype.kind == "b":  # black and white
+        images = images.astype(dtype)
     kind = images.dtype.char
     if kind != "B" and images.dtype.kind != "f":
         raise TypeError(
-            f"images must be uint8 (0…255) or float (0…1), got {images.dtype}; convert them with "
-            "astype(numpy.uint8) if they are 0…255"
+            f"images must be uint8 (0…255), float (0…1) or bool, got {images.dtype}; convert them "
+            "with astype(numpy.uint8) if they are 0…255, with astype(numpy.float32) if they are 0…1"
         )
     if images.ndim != 2:
         images = images.reshape(len(images), math.prod(input_shape))
@@ -57,7 +57,8 @@ def as_feature_rows(features: NDArray[Any], *, shape: tuple[int, ...], dtype: st
     """Return features as rows. Shape and dtype are checked; `require_finite` checks values.
 
     Args:
-        features: integers, booleans or floating-point numbers (N, *shape).
+        features: integers, booleans or floating-point numbers (N, *shape), or in another of
+            `feature_shapes`.
         shape: shape of the features of one example.
         dtype: name of the dtype of the result.
 
@@ -69,9 +70,7 @@ def as_feature_rows(features: NDArray[Any], *, shape: tuple[int, ...], dtype: st
         TypeError: the features are not real numbers.
     """
     features = _as_array("features", features)
-    if features.shape[1:] != shape:
-        expected = ", ".join(map(str, shape))
-        raise ValueError(f"features must have shape (N, {expected}), got {features.shape}")
+    _require_shape("features", features, feature_shapes(shape))
     return _real_numbers("features", features, (len(features), math.prod(shape)), dtype)
 
 
@@ -246,6 +245,17 @@ def _require_one_hot(labels: NDArray[Any]) -> None:
 
 
 @lru_cache
+def feature_shapes(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Return the shapes of one example that `as_feature_rows` accepts."""
+    return [shape] if len(shape) == 1 else image_shapes(shape)
+
+
+def _require_shape(name: str, array: NDArray[Any], shapes: list[tuple[int, ...]]) -> None:
+    if array.shape[1:] not in shapes:
+        expected = " or ".join(f"(N, {', '.join(map(str, shape))})" for shape in shapes)
+        raise ValueError(f"{name} must have shape {expected}, got {array.shape}")
+
+
 def image_shapes(input_shape: tuple[int, ...]) -> list[tuple[int, ...]]:
     """Return the shapes of one image that `as_rows` accepts."""
     pixels = math.prod(input_shape)

@@ -12,6 +12,7 @@ from backends import Shape, as_integers, as_number, shown
 from mnist_accel.data.arrays import (
     as_feature_rows,
     as_rows,
+    feature_shapes,
     image_shapes,
     require_finite,
     require_range,
@@ -115,11 +116,11 @@ class Features(Input):
 
     @property
     def shapes(self) -> list[Shape]:
-        """The shape as the first layer takes it."""
-        return [self.shape]
+        """The shape as the first layer takes it; that of images also as in `Pixels`."""
+        return feature_shapes(self.shape)
 
     def as_rows(self, values: NDArray[Any], *, dtype: str) -> NDArray[Any]:
-        """Return features (N, *shape) as rows (N, features) of `dtype`."""
+        """Return features (N, …) as rows (N, features) of `dtype`."""
         return as_feature_rows(values, shape=self.shape, dtype=dtype)
 
     def check(self, rows: NDArray[Any], values: NDArray[Any]) -> None:

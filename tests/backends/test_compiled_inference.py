@@ -239,3 +239,16 @@ def test_networks_that_cannot_be_compiled_predict_eagerly(numba: Backend, mnist:
     assert model.predict_proba(mnist.x_test[:3]).shape == (3, 10)
     with pytest.raises(ValueError, match="float images must be in"):
         model.predict(np.full((1, 784), 7.0))
+
+
+@pytest.mark.parametrize("hidden", [16, 50])
+def test_predictions_of_many_images_equal_those_of_few(mnist: Dataset, hidden: int) -> None:
+    """For many images, the weights are copied to aligned rows, again in each call."""
+    model = create_model("two-layer", backend=NumbaBackend(), hidden=hidden)
+    images = np.concatenate([mnist.x_test[:500]] * 5)
+    for factor in (1, 2):
+        model.parameters = model.parameters * factor
+        few = [model.predict_proba(images[begin : begin + 500]) for begin in (0, 500)]
+        many = model.predict_proba(images)
+        np.testing.assert_array_equal(many[:1000], np.concatenate(few))
+        np.testing.assert_array_equal(many[-1], few[0][-1])

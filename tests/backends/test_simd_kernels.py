@@ -139,15 +139,15 @@ def in_vector_blocks(matrix: np.ndarray[Any, Any], lanes: int) -> np.ndarray[Any
 
 
 @pytest.mark.parametrize("table_dtype", ["uint8", "float32", "float64"])
-@pytest.mark.parametrize(("rows", "columns", "vectors"), [(4, 5, 4), (7, 11, 6)])
+@pytest.mark.parametrize(("rows", "columns", "vectors"), [(4, 5, 4), (7, 11, 6), (70, 6, 260)])
 def test_products_with_rows_of_a_table(
     random: np.random.Generator, rows: int, columns: int, vectors: int, kind: tuple[str, int],
     table_dtype: str,
 ) -> None:  # fmt: skip
     dtype, lanes = kind
     width = vectors * lanes
-    table = random.integers(0, 256, (20, width)).astype(table_dtype)
-    indices = random.permutation(20)[:rows]
+    table = random.integers(0, 256, (100, width)).astype(table_dtype)
+    indices = random.permutation(100)[:rows]
     x, y = (numbers(random, columns, width, dtype=dtype) for _ in range(2))
     dots, dy = (numbers(random, rows, columns, dtype=dtype) for _ in range(2))
     got_dots, got_y = dots.copy(), in_vector_blocks(y, lanes)
@@ -155,7 +155,7 @@ def test_products_with_rows_of_a_table(
     blocks = in_vector_blocks(x, lanes)
     compiled(gather_kernels)(got_dots, blocks, got_y, dy, table, indices, sizes)
     images = table[indices].astype(dtype)
-    assert_close(got_dots, images @ x.T, dtype=dtype, terms=width)
+    assert_close(got_dots, dots + images @ x.T, dtype=dtype, terms=width)
     expected = in_vector_blocks(0.75 * (y + 0.5 * dy.T @ images), lanes)
     assert_close(got_y, expected.astype(dtype), dtype=dtype, terms=rows)
 

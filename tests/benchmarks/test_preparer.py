@@ -45,9 +45,9 @@ class Paced(ProjectBackend):
 @pytest.mark.parametrize(
     ("update_s", "step_s", "steps"),
     [
-        (1e-6, 1e-6, 500),  # as the case has them
-        (5e-3, 1e-6, 500),  # an epoch is much faster than single updates
-        (1e-6, 9.9e-4, 80),  # an epoch of 495 ms is shortened to 80 ms
+        (1e-4, 1e-5, 500),  # as the case has them
+        (5e-3, 1e-5, 500),  # an epoch is much faster than single updates
+        (1e-4, 9.9e-4, 80),  # an epoch of 495 ms is shortened to 80 ms
         (5e-3, 9e-3, 16),  # a length within a factor of two is accepted
         (9, 9, 1),
     ],
@@ -108,7 +108,7 @@ def test_later_processes_keep_the_epoch_length(prepare_row):
 
 @pytest.mark.parametrize(("call_s", "rounds"), [(1e-5, 100), (0.01, 10), (9, 1)])
 def test_rounds_of_a_turn_fit_its_time(prepare_row, call_s, rounds):
-    contender = Paced(update_s=1e-6, step_s=call_s)
+    contender = Paced(update_s=1e-4, step_s=call_s)
     row = prepare_row(TrainingCase("two-layer", 7), contender, clock=contender.clock)
     assert row.info.steps == 1
     seconds = row.turn(0.1)
@@ -118,7 +118,7 @@ def test_rounds_of_a_turn_fit_its_time(prepare_row, call_s, rounds):
 
 def test_turn_begins_with_a_warm_up(prepare_row):
     """Threads that wake up, and those of the previous contender, take time at its start."""
-    contender = Paced(update_s=1e-6, step_s=1e-4)
+    contender = Paced(update_s=1e-4, step_s=1e-4)
     row = prepare_row(TrainingCase("two-layer", 7), contender, clock=contender.clock)
     awake_at = contender.now + 0.04
 

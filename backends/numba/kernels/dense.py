@@ -73,6 +73,7 @@ def pixel_linear(
         end: end of the pixels, at the end of a vector.
         y: (N, outputs or more).
     """
+    fill_zero(view(y, 0, y.size))
     gemm_dot_gather(
         pointer(y, 0), y.shape[1], pointer(pixels, begin), pixels.shape[1], rows, later,
         pointer(w, begin * outputs), len(y), outputs, end - begin,

@@ -241,7 +241,7 @@ def _linear(
         else:
             length = _collect_inputs(stage, view(x, n * stage.x_size, inputs), nonzeros)
         gather_axpy(
-            pointer(y, n * stage.y_size), pointer(weights, stage.weight), stage.out_channels,
+            pointer(y, n * stage.y_size), pointer(weights, stage.weight), stage.weight_row,
             stage.y_size, pointer(nonzeros.indices, 0), pointer(nonzeros.data, 0), length,
         )  # fmt: skip
     if stage.bias >= 0:

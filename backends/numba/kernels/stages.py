@@ -47,6 +47,7 @@ STAGE = np.dtype(
             # Offsets of the parameters in the packed vector, or NONE.
             "weight",
             "bias",
+            "weight_row",  # in predictions: distance of the rows of a linear layer's weight
             # Convolution of stride 1. A channel tile has `vectors` vectors of output channels.
             "kernel_size",
             "padding",

@@ -18,6 +18,7 @@ from typing import Any
 from llvmlite import ir
 
 from backends.numba.kernels.simd.emitter import Accumulator, Emitter, Index, Pointer, simd_kernel
+from backends.numba.kernels.simd.sums import add_sums
 from backends.numba.kernels.vector_width import REGISTERS
 
 # Sizes of the tiles in registers, largest first. Outputs: filters × vectors. Gradient of the
@@ -97,11 +98,7 @@ def conv_planes_wgrad(  # noqa: PLR0913
                 with emit.loop(whole) as vector:
                     _add_products(emit, sums, dy_rows, x_rows, vector * emit.lanes)
                 _add_products(emit, sums, dy_rows, x_rows, whole * emit.lanes, is_inside)
-            for r, totals in enumerate(sums):
-                for number, total in enumerate(totals):
-                    place = dw + (row + r) * count + tap + number
-                    so_far = emit.builder.load(place.address)
-                    place.store_number(emit.builder.fadd(so_far, emit.sum_of_lanes(total.value())))
+            add_sums(emit, (dw + row * count + tap).rows(count, height), sums)
 
 
 def _add_products(

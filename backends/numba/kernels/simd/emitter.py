@@ -184,6 +184,7 @@ class Emitter:
     Attributes:
         builder: the LLVM builder.
         element: element type.
+        itemsize: size of an element in bytes.
         lanes: number of elements in a vector.
         vector: type of `lanes` elements.
         integer: integer type as wide as an element.
@@ -198,6 +199,7 @@ class Emitter:
         itemsize = context.get_abi_sizeof(context.get_value_type(element))
         self.builder = builder
         self.element = context.get_value_type(element)
+        self.itemsize = itemsize
         self.lanes = max(min_lanes, lanes or lanes_of(itemsize))
         self.max_sums = max_sums(self.lanes * itemsize)
         self.vector = ir.VectorType(self.element, self.lanes)
@@ -210,6 +212,23 @@ class Emitter:
         """Repeat the body of a `with` statement at run time, for indices 0 to `count` − 1."""
         with cgutils.for_range(self.builder, count.value, intp=_INDEX) as loop:
             yield Index(self, loop.index)
+
+    @contextmanager
+    def blocks(self, count: Index, size: int) -> Iterator[tuple[Index, Index]]:
+        """Repeat the body of a `with` statement for blocks of 0 to `count` − 1.
+
+        Yield the first index and the length of each; all have `size` except the last.
+        """
+        with self.loop((count + (size - 1)) // size) as number:
+            begin = number * size
+            yield begin, (count - begin).at_most(Index(self, index_value(size)))
+
+    def buffer(self, length: int) -> Pointer:
+        """Return uninitialized memory for `length` elements, as long as the function runs."""
+        kind = ir.ArrayType(self.element, length)
+        place = cgutils.alloca_once(self.builder, kind)  # type: ignore[no-untyped-call]
+        place.align = CACHE_LINE
+        return Pointer(self, self.builder.bitcast(place, ir.PointerType(self.element)))
 
     @contextmanager
     def either(self, condition: Index) -> Iterator[tuple[Any, Any]]:
@@ -277,14 +296,6 @@ class Emitter:
         """Return a·b + c, in one instruction if the processor has it."""
         product = self.builder.fmul(a, b, flags=("contract",))
         return self.builder.fadd(product, c, flags=("contract",))
-
-    def sum_of_lanes(self, vector: Any) -> Any:
-        """Return the sum of the numbers in a vector, in the order that is fastest."""
-        function = self.llvm_function(
-            "llvm.vector.reduce.fadd", self.element, (self.element, self.vector)
-        )
-        zero = ir.Constant(self.element, 0.0)
-        return self.builder.call(function, (zero, vector), fastmath=("reassoc",))
 
     def call(self, name: str, *vectors: Any) -> Any:
         """Call an LLVM function of vectors that returns a vector."""

@@ -34,6 +34,7 @@ from backends.numba.kernels.simd.emitter import (
     index_value,
     simd_kernel,
 )
+from backends.numba.kernels.simd.sums import add_sums, store_sums
 from backends.numba.kernels.vector_width import REGISTERS
 
 # Five rows or columns, because typical layers have 10, 30, 50 or 120 outputs; times this number of
@@ -43,8 +44,10 @@ _TIMES_FIVE = (4, 1) if REGISTERS == 32 else (2, 1)
 _ROWS = (4, 2, 1) if REGISTERS == 32 else (2, 1)
 
 
-# The pointer to a row of a matrix, which may be any row of a table.
-_RowOf = Callable[[Index], Pointer]
+# Rows and columns of a table that are converted at once. They stay in the first-level cache while
+# they are multiplied.
+_DOT_ROWS, _DOT_COLUMNS = 8, 1024
+_OUTER_ROWS = 64
 
 
 # An array is a pointer and a stride here, because LLVM functions take no structs.
@@ -61,8 +64,10 @@ def gemm_outer(  # noqa: PLR0913
     of x.
     """
     x_part = x, x_row, x_column
-    y_part = y, y_stride, Index(emit, index_value(emit.lanes))
-    _add_outer(emit, y_part, x_part, lambda k: w + k * w_stride, (rows, width, count))
+    for vector, vectors in emit.tiles(width // emit.lanes, _TIMES_FIVE):
+        lane = vector * emit.lanes
+        y_part = y + lane, y_stride, Index(emit, index_value(emit.lanes))
+        _add_outer(emit, y_part, x_part, (w + lane, w_stride), (rows, vectors, count))
 
 
 @simd_kernel
@@ -76,53 +81,61 @@ def gemm_outer_gather(  # noqa: PLR0913
 
     for r < rows, k < count and l < width, in whole vectors.
     """
-    x_part = x, Index(emit, index_value(1)), x_stride
-    y_part = y, Index(emit, index_value(emit.lanes)), rows * emit.lanes
-
-    def w_row(k: Index) -> Pointer:
-        return table + indices.load_index(k) * stride
-
-    _add_outer(emit, y_part, x_part, w_row, (rows, width, count), (scale, shrink))
+    converted = emit.buffer(_OUTER_ROWS * _TIMES_FIVE[0] * emit.lanes)
+    one = emit.constant(1.0)
+    for vector, vectors in emit.tiles(width // emit.lanes, _TIMES_FIVE):
+        length = vectors * emit.lanes
+        y_row, y_vector = Index(emit, index_value(emit.lanes)), rows * emit.lanes
+        y_part = y + vector * y_vector, y_row, y_vector
+        with emit.blocks(count, _OUTER_ROWS) as (first, height):
+            with emit.loop(height) as k:
+                source = table + indices.load_index(first + k) * stride + vector * emit.lanes
+                for lane in range(0, length, emit.lanes):
+                    converted.store(source.load(lane), k * length + lane)
+            is_last = emit.builder.icmp_unsigned("==", (first + height).value, count.value)
+            factors = scale, emit.builder.select(is_last, shrink, one)
+            x_part = x + first * x_stride, Index(emit, index_value(1)), x_stride
+            w_part = converted, Index(emit, index_value(length))
+            _add_outer(emit, y_part, x_part, w_part, (rows, vectors, height), factors)
 
 
 def _add_outer(
     emit: Emitter, y_part: tuple[Pointer, Index, Index], x_part: tuple[Pointer, Index, Index],
-    w_row: _RowOf, sizes: tuple[Index, Index, Index], factors: tuple[Any, Any] | None = None,
+    w_part: tuple[Pointer, Index], sizes: tuple[Index, int, Index],
+    factors: tuple[Any, Any] | None = None,
 ) -> None:  # fmt: skip
-    """Emit the tiles of `gemm_outer`; with `factors`, y is added to the sums at the end.
+    """Emit the tiles of `gemm_outer` for some vectors; with `factors`, y is added at the end.
 
-    A part is a pointer and two strides: of the rows and vectors of y, of the rows and columns of x.
+    A part is a pointer and its strides: of the rows and vectors of y, of the rows and columns of x,
+    of the rows of w.
     """
-    (y, y_row, y_vector), (x, x_row, x_column), (rows, width, count) = y_part, x_part, sizes
-    for vector, vectors in emit.tiles(width // emit.lanes, _TIMES_FIVE):
-        for row, height in emit.tiles(rows, (5, 1)):
-            lanes = range(0, vectors * emit.lanes, emit.lanes)
-            corner = y + row * y_row + vector * y_vector
-            tile = [
-                [corner + y_row * r + y_vector * v for v in range(vectors)] for r in range(height)
-            ]
-            x_rows = (x + row * x_row).rows(x_row, height)
-            zero = emit.constant(0.0)
-            sums = [
-                [Accumulator(emit, zero if factors else place.load()) for place in places]
-                for places in tile
-            ]
-            with emit.loop(count) as k:
-                w_tile = w_row(k) + vector * emit.lanes
-                weights = [w_tile.load(lane) for lane in lanes]
-                for x_pointer, row_sums in zip(x_rows, sums, strict=True):
-                    factor = x_pointer.load_broadcast(k * x_column)
-                    for total, weight in zip(row_sums, weights, strict=True):
-                        total.add_product(factor, weight)
-            for places, row_sums in zip(tile, sums, strict=True):
-                for place, total in zip(places, row_sums, strict=True):
-                    value = total.value()
-                    if factors:
-                        scale, shrink = factors
-                        value = emit.builder.fmul(
-                            shrink, emit.multiply_add(scale, value, place.load())
-                        )
-                    place.store(value)
+    (y, y_row, y_vector), (x, x_row, x_column), (w, w_stride) = y_part, x_part, w_part
+    rows, vectors, count = sizes
+    lanes = range(0, vectors * emit.lanes, emit.lanes)
+    for row, height in emit.tiles(rows, (5, 1)):
+        tile = [
+            [y + row * y_row + y_row * r + y_vector * v for v in range(vectors)]
+            for r in range(height)
+        ]
+        x_rows = (x + row * x_row).rows(x_row, height)
+        zero = emit.constant(0.0)
+        sums = [
+            [Accumulator(emit, zero if factors else place.load()) for place in places]
+            for places in tile
+        ]
+        with emit.loop(count) as k:
+            weights = [(w + k * w_stride).load(lane) for lane in lanes]
+            for x_pointer, row_sums in zip(x_rows, sums, strict=True):
+                factor = x_pointer.load_broadcast(k * x_column)
+                for total, weight in zip(row_sums, weights, strict=True):
+                    total.add_product(factor, weight)
+        for places, row_sums in zip(tile, sums, strict=True):
+            for place, total in zip(places, row_sums, strict=True):
+                value = total.value()
+                if factors:
+                    scale, shrink = factors
+                    value = emit.builder.fmul(shrink, emit.multiply_add(scale, value, place.load()))
+                place.store(value)
 
 
 @simd_kernel
@@ -137,7 +150,7 @@ def gemm_dot(
     for r < rows, c < columns and k < count, in whole vectors.
     """
     w_part = w, w_stride, Index(emit, index_value(emit.lanes))
-    _set_dots(emit, (y, y_stride), lambda row: x + row * x_stride, w_part, (rows, columns, count))
+    _dots(emit, (y, y_stride), (x, x_stride), w_part, (rows, columns, count), store_sums)
 
 
 @simd_kernel
@@ -145,41 +158,55 @@ def gemm_dot_gather(  # noqa: PLR0913
     emit: Emitter, y: Pointer, y_stride: Index, table: Pointer, table_stride: Index,
     indices: Pointer, later: Pointer, w: Pointer, rows: Index, columns: Index, count: Index,
 ) -> None:  # fmt: skip
-    """Set y to x wᵀ, where x consists of some rows of a table and w has vector blocks.
+    """Add x wᵀ to y, where x consists of some rows of a table and w has vector blocks.
 
-    y[r·y_stride + c] = Σₖ table[indices[r]·table_stride + k] · w[c, k]
+    y[r·y_stride + c] += Σₖ table[indices[r]·table_stride + k] · w[c, k]
 
     for r < rows, c < columns and k < count, in whole vectors. Meanwhile, the rows `later[r]` are
     prefetched: a part for each tile, because the loads of the products would wait for many
     prefetches at once.
     """
+    converted = emit.buffer(_DOT_ROWS * _DOT_COLUMNS)
+    with (
+        emit.blocks(count, _DOT_COLUMNS) as (left, length),
+        emit.blocks(rows, _DOT_ROWS) as (
+            top,
+            height,
+        ),
+    ):
+        with emit.loop(height) as r, emit.loop(length // emit.lanes) as vector:
+            source = table + indices.load_index(top + r) * table_stride + left
+            lane = vector * emit.lanes
+            converted.store(source.load(lane), r * length + lane)
 
-    def x_row(row: Index) -> Pointer:
-        return table + indices.load_index(row) * table_stride
+        def prefetch(row: Index, height: int, column: Index, width: int) -> None:
+            for number in range(height):
+                begin = table + later.load_index(top + row + number) * table_stride + left
+                first, end = column * length // columns, (column + width) * length // columns
+                emit.prefetch(begin + first, begin + end)
 
-    def prefetch(row: Index, height: int, column: Index, width: int) -> None:
-        for number in range(height):
-            begin = table + later.load_index(row + number) * table_stride
-            first, end = column * count // columns, (column + width) * count // columns
-            emit.prefetch(begin + first, begin + end)
-
-    w_part = w, Index(emit, index_value(emit.lanes)), columns * emit.lanes
-    _set_dots(emit, (y, y_stride), x_row, w_part, (rows, columns, count), prefetch)
+        y_part = y + top * y_stride, y_stride
+        w_part = w + left * columns, Index(emit, index_value(emit.lanes)), columns * emit.lanes
+        _dots(
+            emit, y_part, (converted, length), w_part, (height, columns, length), add_sums,
+            prefetch,
+        )  # fmt: skip
 
 
-def _set_dots(
-    emit: Emitter, y_part: tuple[Pointer, Index], x_row: _RowOf,
-    w_part: tuple[Pointer, Index, Index], sizes: tuple[Index, Index, Index],
+def _dots(
+    emit: Emitter, y_part: tuple[Pointer, Index], x_part: tuple[Pointer, Index],
+    w_part: tuple[Pointer, Index, Index], sizes: tuple[Index, Index, Index], write: Any,
     prefetch: Callable[[Index, int, Index, int], None] = lambda *tile: None,
 ) -> None:  # fmt: skip
     """Emit the tiles of `gemm_dot`; the strides of w are those of its rows and vectors."""
-    (y, y_stride), (w, w_row, w_vector), (rows, columns, count) = y_part, w_part, sizes
+    (y, y_stride), (x, x_stride), (w, w_row, w_vector) = y_part, x_part, w_part
+    rows, columns, count = sizes
     # The rows of w, which are read for all rows of x, stay in the cache.
     for column, width in emit.tiles(columns, (5, 1)):
         for row, height in emit.tiles(rows, _ROWS):
             prefetch(row, height, column, width)
             y_rows = (y + row * y_stride + column).rows(y_stride, height)
-            x_rows = [x_row(row + number) for number in range(height)]
+            x_rows = (x + row * x_stride).rows(x_stride, height)
             w_rows = (w + column * w_row).rows(w_row, width)
             zero = emit.constant(0.0)
             sums = [[Accumulator(emit, zero) for _ in w_rows] for _ in x_rows]
@@ -189,6 +216,4 @@ def _set_dots(
                     weight = w_pointer.load(vector * w_vector)
                     for factor, row_sums in zip(factors, sums, strict=True):
                         row_sums[number].add_product(weight, factor)
-            for y_row, row_sums in zip(y_rows, sums, strict=True):
-                for number, total in enumerate(row_sums):
-                    y_row.store_number(emit.sum_of_lanes(total.value()), number)
+            write(emit, y_rows, sums)
