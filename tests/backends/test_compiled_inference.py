@@ -244,10 +244,11 @@ def test_networks_that_cannot_be_compiled_predict_eagerly(numba: Backend, mnist:
 @pytest.mark.parametrize("hidden", [16, 50])
 def test_predictions_of_many_images_equal_those_of_few(mnist: Dataset, hidden: int) -> None:
     """For many images, the weights are copied to aligned rows, again in each call."""
-    model = create_model("two-layer", backend=NumbaBackend(), hidden=hidden)
+    model = create_model("two-layer", backend=NumbaBackend(), hidden_sizes=[hidden])
     images = np.concatenate([mnist.x_test[:500]] * 5)
-    for factor in (1, 2):
-        model.parameters = model.parameters * factor
+    for _ in range(2):
+        for view in model.parameters.views.values():
+            view *= 0.5
         few = [model.predict_proba(images[begin : begin + 500]) for begin in (0, 500)]
         many = model.predict_proba(images)
         np.testing.assert_array_equal(many[:1000], np.concatenate(few))

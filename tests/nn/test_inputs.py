@@ -306,3 +306,28 @@ def test_files_pickles_and_copies_keep_the_input(tmp_path: Any) -> None:
         for other in copies:
             assert (other.input, other.loss) == (model.input, model.loss)
             np.testing.assert_array_equal(other.predict(TABLE), model.predict(TABLE))
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_features_of_images_may_be_flat(backend: str) -> None:
+    layers: list[Layer] = [Flatten(), Linear(3)]
+    model = network(SoftmaxCrossEntropy(), features=(1, 3, 4), backend=backend, layers=layers)
+    rows = np.random.default_rng(1).standard_normal((8, 12)).astype(np.float32)
+    expected = model.predict_proba(rows.reshape(8, 1, 3, 4))
+    for shape in ((8, 12), (8, 3, 4)):
+        np.testing.assert_array_equal(model.predict_proba(rows.reshape(shape)), expected)
+    with pytest.raises(ValueError, match=r"must have shape .*\(N, 1, 3, 4\), got \(8, 4, 3\)"):
+        model.predict(rows.reshape(8, 4, 3))
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_black_and_white_images_may_be_bool(backend: str) -> None:
+    model = new_network([Linear(3)], SoftmaxCrossEntropy(), ma.Pixels(12), backend)
+    is_white = np.random.default_rng(1).random((8, 12)) < 0.5
+    expected = model.predict_proba(is_white.astype(np.float64))
+    np.testing.assert_array_equal(model.predict_proba(is_white), expected)
+    trainer = ma.Trainer(model, batch_size=4, lr=1.0)
+    trainer.fit(is_white, np.arange(8) % 3, epochs=1)
+    assert not np.array_equal(model.predict_proba(is_white), expected)
+    with pytest.raises(TypeError, match=r"got int64; .* astype\(numpy.float32\) if they are 0…1"):
+        model.predict(is_white.astype(np.int64))
