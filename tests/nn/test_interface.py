@@ -153,8 +153,8 @@ def test_pixels_are_shifted_only_for_cnn(batch):
             r"shape \(N, 784\) or \(N, 28, 28\) or \(N, 1, 28, 28\), got \(2, 14, 56\)",
         ),
         (np.zeros((2, 28, 28, 1)), ValueError, r"got \(2, 28, 28, 1\)"),
-        (np.zeros((2, 784), complex), TypeError, "uint8 .* or float .*, got complex128"),
-        (np.zeros((2, 784), int), TypeError, "uint8 .* or float .*, got int64"),
+        (np.zeros((2, 784), complex), TypeError, "uint8 .*, float .* or bool, got complex128"),
+        (np.zeros((2, 784), int), TypeError, "uint8 .*, float .* or bool, got int64"),
     ],
 )
 def test_wrong_images_are_rejected(images, error, message):

@@ -14,7 +14,8 @@ largest tiles have 20 sums, or 10 if there are only 16 registers, because operan
        load and broadcast 1 number
        gemm_outer                           gemm_dot
 
-Vectors of another number type, such as pixels, are converted when they are loaded.
+The gathered rows of a table, such as pixels, have any number type. Blocks of them are converted in
+a buffer first, because several tiles read each of them.
 
 A matrix in *vector blocks* has, for each vector of columns, this vector of all rows. A range of
 columns is then a range of the memory:
@@ -44,8 +45,8 @@ _TIMES_FIVE = (4, 1) if REGISTERS == 32 else (2, 1)
 _ROWS = (4, 2, 1) if REGISTERS == 32 else (2, 1)
 
 
-# Rows and columns of a table that are converted at once. They stay in the first-level cache while
-# they are multiplied.
+# Rows and columns of a block, which stays in the first-level cache while it is multiplied: 32 KB of
+# float32 for dot products, 16 KB (rows and a tile of columns) for outer products.
 _DOT_ROWS, _DOT_COLUMNS = 8, 1024
 _OUTER_ROWS = 64
 
@@ -195,7 +196,8 @@ def gemm_dot_gather(  # noqa: PLR0913
 
 def _dots(
     emit: Emitter, y_part: tuple[Pointer, Index], x_part: tuple[Pointer, Index],
-    w_part: tuple[Pointer, Index, Index], sizes: tuple[Index, Index, Index], write: Any,
+    w_part: tuple[Pointer, Index, Index], sizes: tuple[Index, Index, Index],
+    write: Callable[[Emitter, list[Pointer], list[list[Accumulator]]], None],
     prefetch: Callable[[Index, int, Index, int], None] = lambda *tile: None,
 ) -> None:  # fmt: skip
     """Emit the tiles of `gemm_dot`; the strides of w are those of its rows and vectors."""
