@@ -27,7 +27,7 @@ Array = NDArray[Any]
 # Images per tile. Small tiles let all threads end at about the same time. The results of a tile
 # fill whole cache lines.
 _IMAGES_PER_TILE = 16
-# For this number of images, copying the weights takes less time than it saves (see `_AlignedRows`).
+# From this number of images on, copying the weights saves more time than it takes.
 _MIN_IMAGES_TO_ALIGN = 2048
 # Factor that scales pixels to 0…1, by kind of dtype: unsigned integers or floating-point numbers.
 _SCALES = {"u": 1 / 255, "f": 1.0}
@@ -208,8 +208,8 @@ def _end_of_reads(program: Program, layout: Layout) -> int:
 class _AlignedRows:
     """Copies the weights of a linear first stage so that each row begins at a cache line.
 
-    Loads of vectors that cross cache lines take twice as long. The copy belongs to the same vector
-    as the other parameters, which are copied, too.
+    Loads of vectors that cross cache lines take twice as long. The copy follows a
+    copy of all parameters in one vector.
     """
 
     def __init__(self, program: Program, layout: Layout) -> None:

@@ -307,14 +307,14 @@ def _make_probe(
 def _turns(probes: Mapping[str, ThroughputProbe]) -> Callable[[Candidate, float], float]:
     """Return the function that measures a candidate for some seconds.
 
-    Between two backends it pauses, because threads of the previous one may still wait actively and
-    would take the cores from the next one.
+    Before the first turn and between two backends it pauses, because threads of another backend may
+    still wait actively and would take the cores.
     """
     previous = ""
 
     def measure(candidate: Candidate, seconds: float) -> float:
         nonlocal previous
-        if previous and candidate.backend != previous:
+        if candidate.backend != previous:
             time.sleep(PAUSE_S)
         previous = candidate.backend
         return probes[previous].measure(candidate.threads, seconds)

@@ -244,7 +244,6 @@ def _require_one_hot(labels: NDArray[Any]) -> None:
         raise ValueError(f"{expected}, got {int(sums[row])} ones in row {row}")
 
 
-@lru_cache
 def feature_shapes(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
     """Return the shapes of one example that `as_feature_rows` accepts."""
     return [shape] if len(shape) == 1 else image_shapes(shape)
@@ -256,6 +255,7 @@ def _require_shape(name: str, array: NDArray[Any], shapes: list[tuple[int, ...]]
         raise ValueError(f"{name} must have shape {expected}, got {array.shape}")
 
 
+@lru_cache
 def image_shapes(input_shape: tuple[int, ...]) -> list[tuple[int, ...]]:
     """Return the shapes of one image that `as_rows` accepts."""
     pixels = math.prod(input_shape)

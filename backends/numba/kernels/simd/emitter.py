@@ -226,7 +226,9 @@ class Emitter:
     def buffer(self, length: int) -> Pointer:
         """Return uninitialized memory for `length` elements, as long as the function runs."""
         kind = ir.ArrayType(self.element, length)
-        place = cgutils.alloca_once(self.builder, kind)  # type: ignore[no-untyped-call]
+        # `cgutils.alloca_once` would set it to 0 in each call.
+        with self.builder.goto_entry_block():
+            place = self.builder.alloca(kind)
         place.align = CACHE_LINE
         return Pointer(self, self.builder.bitcast(place, ir.PointerType(self.element)))
 
