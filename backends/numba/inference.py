@@ -57,8 +57,9 @@ class NumbaInference(CompiledInference):
         self._source, self._target = _use_network_vector(program, self._layout)
         self._packs_filters = len(self._source) > 0
         self._filters = aligned_zeros((self._layout.packed_size,), program.dtype)
-        self._padding = _end_of_reads(program, self._layout) - program.parameters
-        self._aligned = _AlignedRows(program, self._layout)
+        end = max(program.parameters, _end_of_reads(program, self._layout))
+        self._padding = end - program.parameters
+        self._aligned = _AlignedRows(program, self._layout, whole_lines(end, program.dtype))
         self._networks: dict[tuple[np.dtype[Any], bool], tuple[Any, ...]] = {}
         self._buffers: dict[int, list[Array]] = {}
         self._memory: list[dict[str, Array]] = []  # the arrays to which the buffers belong
@@ -71,12 +72,12 @@ class NumbaInference(CompiledInference):
         # Only threads that write next to each other require aligned results.
         allocate = np.empty if threads == 1 else aligned_zeros
         results = allocate((count, self._classes), self._filters.dtype)
-        if self._padding > 0:
-            weights = np.append(weights, np.zeros(self._padding, weights.dtype))
         is_aligned = count >= _MIN_IMAGES_TO_ALIGN and self._program.stages[0].kind == "linear"
         with self._lock:
             if is_aligned:
                 weights = self._aligned.copy(weights)
+            elif self._padding:
+                weights = np.append(weights, np.zeros(self._padding, weights.dtype))
             if self._packs_filters:
                 kernels.pack(weights, self._source, self._target, self._filters)
             buffers = self._buffers_for(threads)
@@ -208,17 +209,21 @@ def _end_of_reads(program: Program, layout: Layout) -> int:
 class _AlignedRows:
     """Copies the weights of a linear first stage so that each row begins at a cache line.
 
-    Loads of vectors that cross cache lines take twice as long. The copy follows a
-    copy of all parameters in one vector.
+    Loads of vectors that cross cache lines take twice as long. The copied rows follow a copy of all
+    parameters in one vector.
+
+    Args:
+        program: the network.
+        layout: its layout, whose linear layers read the network's vector.
+        begin: position of the copied rows in the vector.
     """
 
-    def __init__(self, program: Program, layout: Layout) -> None:
+    def __init__(self, program: Program, layout: Layout, begin: int) -> None:
         first = program.stages[0]
         self._inputs, self._outputs = math.prod(first.input_shape), first.output_shape[0]
         self._weight = int(layout.stages[0]["weight"])
         self._row = whole_lines(int(layout.stages[0]["y_size"]), program.dtype)
-        end = max(program.parameters, _end_of_reads(program, layout))
-        self._begin = whole_lines(end, program.dtype)
+        self._begin = begin
         self._vector = np.zeros(0, program.dtype)
 
     def stages(self, table: NDArray[Any]) -> NDArray[Any]:

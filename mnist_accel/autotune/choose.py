@@ -4,7 +4,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from statistics import median
 from typing import Any, TypeAlias, TypeVar
 
@@ -137,7 +137,7 @@ def choose_fastest(
         with phases.time("prepare"):
             probes = {name: probe(name) for name in backends}
         with phases.time("trial"), detect_busy_machine() as was_busy:
-            turns = measure_candidates(_turns(probes), candidates)
+            turns = measure_candidates(partial(_measure, probes), candidates, before_turn=_pauses())
         if was_busy():  # not cached, because the next run may measure without disturbance
             source = "measured on a busy machine"
             margin = CLEARLY_FASTER_IF_BUSY
@@ -172,7 +172,7 @@ def _shorter_than_compiling(
     if not eager or not compile_s or not min(compile_s):
         return None
     probes = {c.backend: probe(c.backend) for c in eager}
-    turns = measure_candidates(_turns(probes), eager)
+    turns = measure_candidates(partial(_measure, probes), eager, before_turn=_pauses())
     winner = fastest(turns)
     images_per_s = max(turns[winner])
     seconds = total_images / images_per_s
@@ -304,22 +304,24 @@ def _make_probe(
     return ThroughputProbe(trainer, trainer.prepare(images, labels))
 
 
-def _turns(probes: Mapping[str, ThroughputProbe]) -> Callable[[Candidate, float], float]:
-    """Return the function that measures a candidate for some seconds.
+def _measure(probes: Mapping[str, ThroughputProbe], candidate: Candidate, seconds: float) -> float:
+    return probes[candidate.backend].measure(candidate.threads, seconds)
 
-    Before the first turn and between two backends it pauses, because threads of another backend may
-    still wait actively and would take the cores.
+
+def _pauses() -> Callable[[Candidate], None]:
+    """Return a function that pauses before the first turn and between two backends.
+
+    Threads of another backend may still wait actively, and would take the cores.
     """
     previous = ""
 
-    def measure(candidate: Candidate, seconds: float) -> float:
+    def pause(candidate: Candidate) -> None:
         nonlocal previous
         if candidate.backend != previous:
             time.sleep(PAUSE_S)
         previous = candidate.backend
-        return probes[previous].measure(candidate.threads, seconds)
 
-    return measure
+    return pause
 
 
 def _cache_key(

@@ -21,7 +21,7 @@ from mnist_accel.training.data import TrainingData
 from mnist_accel.training.progress import Progress, StepsReport
 from mnist_accel.training.trainer import Trainer
 
-# Seconds for all measurements together. Preparation, which may compile kernels, is not included.
+# Seconds for all measurements together, without preparation, which may compile, and pauses.
 BUDGET_S = 0.4
 # Number of rounds, in each of which every remaining candidate takes a turn.
 ROUNDS = 5
@@ -64,6 +64,7 @@ def measure_candidates(
     measure: Callable[[T, float], float],
     candidates: Sequence[T],
     *,
+    before_turn: Callable[[T], None] = lambda candidate: None,
     budget_s: float = BUDGET_S,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[T, list[float]]:
@@ -74,6 +75,7 @@ def measure_candidates(
     Args:
         measure: runs a candidate for about the given number of seconds and returns its throughput.
         candidates: at least one candidate.
+        before_turn: is called with the candidate before each turn; its time does not count.
         budget_s: seconds for all measurements together, if no other program disturbs them. The
             first round always finishes.
         clock: returns the time in seconds.
@@ -83,10 +85,13 @@ def measure_candidates(
     turns: dict[T, list[float]] = {candidate: [] for candidate in candidates}
     remaining = list(candidates)
     for number in range(1, ROUNDS + 1):
-        end = started + budget_s * (MAX_OVERRUN if number <= MIN_TURNS else 1)
+        limit_s = budget_s * (MAX_OVERRUN if number <= MIN_TURNS else 1)
         for candidate in remaining:
-            if turns[candidate] and clock() + seconds > end:
+            if turns[candidate] and clock() + seconds > started + limit_s:
                 return turns
+            turn_due = clock()
+            before_turn(candidate)
+            started += clock() - turn_due
             turns[candidate].append(measure(candidate, seconds))
         if number >= MIN_TURNS:
             limit = MIN_FRACTION * max(map(max, turns.values()))

@@ -66,7 +66,7 @@ class Input(ABC):
 
 @dataclass(frozen=True, init=False)
 class Pixels(Input):
-    """Images: uint8 in 0…255, which are scaled to 0…1, or floating-point numbers in 0…1.
+    """Images: uint8 in 0…255, which are scaled to 0…1, floats in 0…1, or bool.
 
     >>> Pixels(784), Pixels((1, 28, 28), shift=-0.5)
     (Pixels(shape=(784,), shift=0.0), Pixels(shape=(1, 28, 28), shift=-0.5))

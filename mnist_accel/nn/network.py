@@ -270,8 +270,8 @@ class Network:
         of its own class or label, and rows need not sum to 1.
 
         Args:
-            images: uint8 0…255 or float 0…1; (N, 784), (N, 28, 28) or (N, 1, 28, 28). For a network
-                on features, any finite numbers (N, features).
+            images: uint8 0…255, float 0…1 or bool; (N, 784), (N, 28, 28) or (N, 1, 28, 28). For a
+                network on features, any finite numbers (N, features).
 
         Raises:
             ValueError: the images have the wrong shape or scale, or the loss is "squared_error",

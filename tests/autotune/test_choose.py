@@ -121,7 +121,7 @@ class FakeMeasurements:
     def _make_probe(self, settings, backend, *rest):
         self.probed.append(backend.name)
 
-    def _measure_candidates(self, measure, candidates):
+    def _measure_candidates(self, measure, candidates, *, before_turn):
         self.count += 1
         return {candidate: [self.images_per_s[candidate]] for candidate in candidates}
 
@@ -303,3 +303,14 @@ def test_the_time_to_compile_counts_only_without_compiled_code(monkeypatch):
         monkeypatch.setattr(backend, "_max_threads", cores)
         monkeypatch.setattr(epoch.run_steps._cache, "is_empty", lambda value=is_empty: value)
         assert backend.compile_seconds == seconds
+
+
+def test_the_trial_pauses_before_the_first_turn_and_between_backends(monkeypatch):
+    slept = []
+    monkeypatch.setattr(choose.time, "sleep", slept.append)
+    pause, counts = choose._pauses(), []
+    for name, threads in (("numba", 1), ("numba", 2), ("numpy", 1), ("numba", 1)):
+        pause(Candidate(name, threads))
+        counts.append(len(slept))
+    assert counts == [1, 1, 2, 3]
+    assert set(slept) == {choose.PAUSE_S}

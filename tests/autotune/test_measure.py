@@ -43,6 +43,19 @@ def test_similar_candidates_take_turns_in_all_rounds_within_the_budget():
     assert machine.now == pytest.approx(0.6)
 
 
+def test_pauses_before_turns_do_not_count():
+    machine = SimulatedMachine({"a": 100.0, "b": 99.0})
+    paused = []
+
+    def pause(candidate):
+        paused.append(candidate)
+        machine.now += 10.0
+
+    turns = machine.measure_all(budget_s=0.5, before_turn=pause)
+    assert turns == {"a": [100.0] * 5, "b": [99.0] * 5}
+    assert paused == machine.measured
+
+
 def test_slow_candidates_are_dropped_after_three_turns():
     machine = SimulatedMachine({"a": 100.0, "slow": 20.0, "middle": 69.0, "near": 71.0})
     machine.measure_all()

@@ -1,8 +1,10 @@
 """Predictions: computes all stages for images, and probabilities from the logits.
 
 Linear layers read their weights (inputs, outputs) directly from the network's parameter vector, so
-no copy has to be updated after training. Many pixels and many outputs of a ReLU are 0. The nonzero
-numbers of an input row are therefore collected first, and only their rows of the weights are read.
+no copy has to be updated after training. Only for thousands of images, `backends.numba.inference`
+first copies the weights of a linear first layer to aligned rows. Many pixels and many outputs of a
+ReLU are 0. The nonzero numbers of an input row are therefore collected first, and only their rows
+of the weights are read.
 
 The prediction of a single image takes microseconds, about as long as Numba takes to unpack a few
 dozen arguments. `predict` therefore takes plain tuples, which Numba unpacks faster than named

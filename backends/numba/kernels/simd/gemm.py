@@ -45,8 +45,8 @@ _TIMES_FIVE = (4, 1) if REGISTERS == 32 else (2, 1)
 _ROWS = (4, 2, 1) if REGISTERS == 32 else (2, 1)
 
 
-# Rows and columns of a block, which stays in the first-level cache while it is multiplied: 32 KB of
-# float32 for dot products, 16 KB (rows and a tile of columns) for outer products.
+# Rows and columns of a block, which the tiles read from the first-level cache. For dot products,
+# 784 columns of float32 take 25 KB; for outer products, the columns of a tile take at most 16 KB.
 _DOT_ROWS, _DOT_COLUMNS = 8, 1024
 _OUTER_ROWS = 64
 
@@ -80,7 +80,7 @@ def gemm_outer_gather(  # noqa: PLR0913
 
     y[r, l] = shrink · (y[r, l] + scale · Σₖ x[k·x_stride + r] · table[indices[k]·stride + l])
 
-    for r < rows, k < count and l < width, in whole vectors.
+    for r < rows, k < count and l < width, in whole vectors; count is at least 1.
     """
     converted = emit.buffer(_OUTER_ROWS * _TIMES_FIVE[0] * emit.lanes)
     one = emit.constant(1.0)
@@ -105,7 +105,9 @@ def _add_outer(
     w_part: tuple[Pointer, Index], sizes: tuple[Index, int, Index],
     factors: tuple[Any, Any] | None = None,
 ) -> None:  # fmt: skip
-    """Emit the tiles of `gemm_outer` for some vectors; with `factors`, y is added at the end.
+    """Emit the tiles of `gemm_outer` for some vectors.
+
+    With `factors`, scale and shrink, y = shrink · (y + scale · products).
 
     A part is a pointer and its strides: of the rows and vectors of y, of the rows and columns of x,
     of the rows of w.
@@ -168,13 +170,8 @@ def gemm_dot_gather(  # noqa: PLR0913
     prefetches at once.
     """
     converted = emit.buffer(_DOT_ROWS * _DOT_COLUMNS)
-    with (
-        emit.blocks(count, _DOT_COLUMNS) as (left, length),
-        emit.blocks(rows, _DOT_ROWS) as (
-            top,
-            height,
-        ),
-    ):
+    column_blocks, row_blocks = emit.blocks(count, _DOT_COLUMNS), emit.blocks(rows, _DOT_ROWS)
+    with column_blocks as (left, length), row_blocks as (top, height):
         with emit.loop(height) as r, emit.loop(length // emit.lanes) as vector:
             source = table + indices.load_index(top + r) * table_stride + left
             lane = vector * emit.lanes
