@@ -10,8 +10,9 @@ from statistics import median_low
 
 # Each way computes this many chunks before the faster one is chosen.
 FIRST_MEASUREMENTS = 2
-# The slower way is measured again once in this many chunks.
-CHUNKS_PER_MEASUREMENT = 16
+# The slower way is measured again after 2 chunks, then after 4 and 8, then once in this many; and
+# again after 2 if the other way has become the faster one, because that may be a short disturbance.
+FIRST_INTERVAL, LAST_INTERVAL = 2, 16
 # The median of the last measurements counts, because another program can slow one down. Of two, the
 # lower one counts, because threads start in the first chunk.
 MEASUREMENTS = 3
@@ -27,6 +28,8 @@ class FasterWay:
     def __init__(self, threads: int) -> None:
         self._ways = threads, 1
         self._seconds = {way: deque[float](maxlen=MEASUREMENTS) for way in self._ways}
+        self._faster = threads
+        self._interval = FIRST_INTERVAL
         self._chunks = 0
 
     def choose(self) -> int:
@@ -34,9 +37,14 @@ class FasterWay:
         rarer = min(self._ways, key=lambda way: len(self._seconds[way]))
         if len(self._seconds[rarer]) < FIRST_MEASUREMENTS:
             return rarer
-        self._chunks += 1
         faster, slower = sorted(self._ways, key=lambda way: median_low(self._seconds[way]))
-        return slower if self._chunks % CHUNKS_PER_MEASUREMENT == 0 else faster
+        if faster != self._faster:
+            self._faster, self._interval, self._chunks = faster, FIRST_INTERVAL, 0
+        self._chunks += 1
+        if self._chunks < self._interval:
+            return faster
+        self._interval, self._chunks = min(2 * self._interval, LAST_INTERVAL), 0
+        return slower
 
     def add(self, way: int, seconds: float) -> None:
         """Add the measured seconds of a step."""

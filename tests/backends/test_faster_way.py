@@ -8,7 +8,7 @@ import pytest
 
 from backends.numba import epoch
 from backends.numba.backend import NumbaBackend
-from backends.numba.faster_way import CHUNKS_PER_MEASUREMENT, FasterWay
+from backends.numba.faster_way import LAST_INTERVAL, FasterWay
 from backends.numba.kernels import epoch as kernels
 from backends.numba.threads import training_threads
 from mnist_accel.data import Dataset
@@ -26,33 +26,43 @@ def run_chunks(way: FasterWay, seconds: dict[int, float], chunks: int) -> list[i
 
 
 def test_both_ways_are_measured_before_the_faster_one_is_used() -> None:
-    assert run_chunks(FasterWay(2), {1: 5.0, 2: 4.0}, 6) == [2, 1, 2, 1, 2, 2]
-    assert run_chunks(FasterWay(3), {1: 3.0, 3: 4.0}, 6) == [3, 1, 3, 1, 1, 1]
+    assert run_chunks(FasterWay(2), {1: 5.0, 2: 4.0}, 5) == [2, 1, 2, 1, 2]
+    assert run_chunks(FasterWay(3), {1: 3.0, 3: 4.0}, 5) == [3, 1, 3, 1, 1]
 
 
-def test_the_slower_way_is_measured_again_at_times() -> None:
-    chosen = run_chunks(FasterWay(2), {1: 5.0, 2: 4.0}, 4 + 3 * CHUNKS_PER_MEASUREMENT)
-    assert chosen[4:].count(1) == 3
+def test_the_slower_way_is_measured_again_at_growing_intervals() -> None:
+    chosen = run_chunks(FasterWay(2), {1: 5.0, 2: 4.0}, 4 + 2 + 4 + 8 + 3 * LAST_INTERVAL)
+    measured = [number for number, way in enumerate(chosen[4:], 1) if way == 1]
+    assert measured == [2, 6, 14, 30, 46, 62]
+
+
+@pytest.mark.parametrize("chunks_before", [0, 100])
+def test_a_disturbance_of_four_chunks_matters_for_twelve_more(chunks_before: int) -> None:
+    way = FasterWay(2)
+    run_chunks(way, {1: 5.0, 2: 4.0}, chunks_before)
+    assert 1 in run_chunks(way, {1: 5.0, 2: 9.0}, 4)[2:]
+    # From then on, one thread is only measured.
+    assert run_chunks(way, {1: 5.0, 2: 4.0}, 32)[12:].count(1) <= 4
 
 
 def test_the_way_changes_if_the_other_becomes_faster() -> None:
     way = FasterWay(2)
     assert run_chunks(way, {1: 5.0, 2: 4.0}, 8)[-1] == 2
     assert run_chunks(way, {1: 5.0, 2: 9.0}, 8)[-1] == 1  # the cores became far from each other
-    later = run_chunks(way, {1: 5.0, 2: 4.0}, 3 * CHUNKS_PER_MEASUREMENT)
+    later = run_chunks(way, {1: 5.0, 2: 4.0}, 3 * LAST_INTERVAL)
     assert later[-1] == 2
 
 
 def test_a_slow_first_chunk_changes_nothing() -> None:
     way = FasterWay(2)
     run_chunks(way, {2: 20.0}, 1)
-    assert run_chunks(way, {1: 5.0, 2: 4.0}, 6) == [1, 2, 1, 2, 2, 2]
+    assert run_chunks(way, {1: 5.0, 2: 4.0}, 8) == [1, 2, 1, 2, 1, 2, 2, 2]
 
 
 def test_one_slow_chunk_changes_nothing() -> None:
     way = FasterWay(2)
-    run_chunks(way, {1: 5.0, 2: 4.0}, 8)
-    run_chunks(way, {1: 5.0, 2: 400.0}, 1)
+    run_chunks(way, {1: 5.0, 2: 4.0}, 10)  # the next measurement of one thread is the 14th
+    assert run_chunks(way, {1: 5.0, 2: 400.0}, 1) == [2]
     assert run_chunks(way, {1: 5.0, 2: 4.0}, 4) == [2, 2, 2, 2]
 
 

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from functools import cache
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
 from numba import njit
 
+import reference as ref
 from backends.numba.kernels import naive, vector_width
+from backends.numba.kernels.simd import losses as simd_losses
 from backends.numba.kernels.simd.conv import (
     add_patches,
     conv2d,
@@ -17,7 +20,7 @@ from backends.numba.kernels.simd.conv import (
     sum_of_rows,
 )
 from backends.numba.kernels.simd.conv_planes import conv_planes, conv_planes_wgrad
-from backends.numba.kernels.simd.elementwise import exp_in_place, relu_in_place, sigmoid_in_place
+from backends.numba.kernels.simd.elementwise import relu_in_place, sigmoid_in_place
 from backends.numba.kernels.simd.gemm import (
     gemm_dot,
     gemm_dot_gather,
@@ -29,6 +32,7 @@ from backends.numba.kernels.simd.pooling import (
     max_pool_2x2_backward,
 )
 from backends.numba.kernels.simd.sparse import gather_axpy, scatter_axpy
+from backends.numba.kernels.vector_width import ALIGNMENT
 from backends.numba.kernels.views import pointer
 from tests.support.closeness import assert_close
 
@@ -373,8 +377,7 @@ def test_pooled_nan_is_nan(position: int, kind: tuple[str, int]) -> None:
     assert np.isnan(y[0, 1]).all()
 
 
-def elementwise_kernels(exp: Any, sigmoid: Any, relu: Any) -> None:
-    exp_in_place(pointer(exp, 0), len(exp))
+def elementwise_kernels(sigmoid: Any, relu: Any) -> None:
     sigmoid_in_place(pointer(sigmoid, 0), len(sigmoid))
     relu_in_place(pointer(relu, 0), len(relu))
 
@@ -382,11 +385,69 @@ def elementwise_kernels(exp: Any, sigmoid: Any, relu: Any) -> None:
 def test_elementwise_functions(random: np.random.Generator, kind: tuple[str, int]) -> None:
     dtype, _ = kind
     x = np.concatenate([30 * numbers(random, 78, dtype=dtype), [0, np.nan]]).astype(dtype)
-    exp, sigmoid, relu = -np.abs(x), x.copy(), x.copy()
-    compiled(elementwise_kernels)(exp, sigmoid, relu)
+    sigmoid, relu = x.copy(), x.copy()
+    compiled(elementwise_kernels)(sigmoid, relu)
     with np.errstate(over="ignore"):
         exact = x.astype("float64")
         tolerance = {"rtol": 8 * np.finfo(dtype).eps, "atol": np.finfo(dtype).tiny}
-        np.testing.assert_allclose(exp, np.exp(-np.abs(exact)), **tolerance)
         np.testing.assert_allclose(sigmoid, 1 / (1 + np.exp(-exact)), **tolerance)
     np.testing.assert_array_equal(relu, np.maximum(x, 0))
+
+
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "binary_cross_entropy", "quadratic"])
+def test_loss_of_an_image(random: np.random.Generator, kind: tuple[str, int], loss: str) -> None:
+    dtype, _ = kind
+    function, reference = getattr(simd_losses, loss), getattr(ref, loss)
+
+    @njit
+    def kernel(dz: Any, z: Any, classes: int, label: int, scale: float) -> Any:
+        return function(pointer(dz, 0), pointer(z, 0), len(z), classes, label, scale)
+
+    # In pairs: the number of classes, and the logits of the lanes after the last class.
+    for classes, unused in product((1, 2, 10, 16, 17, 40), (0, np.inf, np.nan)):
+        z = np.full(-(-classes // ALIGNMENT) * ALIGNMENT, unused, dtype)
+        z[:classes] = 5 * numbers(random, classes, dtype=dtype)
+        for label in {0, classes - 1}:
+            want, gradient = reference(z[:classes].astype("float64"), label)
+            dz = numbers(random, len(z), dtype=dtype)
+            got = kernel(dz, z, classes, label, 0.25)
+            error = 8 * float(np.finfo(dtype).eps)
+            magnitude = 1 + float(np.abs(z[:classes]).sum())  # of the terms of the loss
+            assert got == pytest.approx(want, rel=0, abs=error * magnitude)
+            np.testing.assert_allclose(dz[:classes], 0.25 * gradient, rtol=0, atol=0.25 * error)
+            assert (dz[classes:] == 0).all()
+
+
+def test_softmax_of_an_image_in_place(random: np.random.Generator, kind: tuple[str, int]) -> None:
+    dtype, _ = kind
+
+    @njit
+    def kernel(z: Any, classes: int) -> Any:
+        return simd_losses.softmax(pointer(z, 0), pointer(z, 0), len(z), classes)
+
+    for classes in (1, 10, 16, 33):
+        z = np.full(-(-classes // ALIGNMENT) * ALIGNMENT, np.inf, dtype)
+        z[:classes] = 1000 + 50 * numbers(random, classes, dtype=dtype)
+        exact = z[:classes].astype("float64")
+        log_sum = np.log(np.exp(exact - exact.max()).sum()) + exact.max()
+        assert kernel(z, classes) == pytest.approx(log_sum, rel=float(np.finfo(dtype).eps))
+        assert_close(z[:classes], ref.softmax(exact), dtype=dtype, terms=classes)
+        assert (z[classes:] == 0).all()
+
+
+def test_classes_before_a_label(kind: tuple[str, int]) -> None:
+    dtype, _ = kind
+
+    @njit
+    def kernel(z: Any, classes: int, label: int) -> Any:
+        return simd_losses.classes_before(pointer(z, 0), len(z), classes, label)
+
+    for classes in (5, 21):
+        z = np.full(-(-classes // ALIGNMENT) * ALIGNMENT, np.inf, dtype)
+        z[:classes] = -1
+        z[:5] = 3, 7, 7, -np.inf, 2
+        order = np.argsort(-z[:classes], kind="stable")
+        assert [kernel(z, classes, label) for label in order] == list(range(classes))
+        z[4] = np.nan
+        assert kernel(z, classes, 1) == 1
+        assert kernel(z, classes, 4) == classes

@@ -24,7 +24,7 @@ from backends.numba.kernels.csr import BITS, append, nonzero_bits
 from backends.numba.kernels.dense import add_bias
 from backends.numba.kernels.elementwise import SIGMOID, activate
 from backends.numba.kernels.forward import finish
-from backends.numba.kernels.losses import softmax
+from backends.numba.kernels.simd.losses import softmax
 from backends.numba.kernels.simd.sparse import gather_axpy
 from backends.numba.kernels.stages import inputs_of, outputs_of
 from backends.numba.kernels.views import copy, fill_zero, pointer, pointer_to, view
@@ -199,7 +199,7 @@ def _write_results(
     for n in range(len(logits)):
         row = view(logits, n * logits.shape[1], logits.shape[1])
         if probabilities and is_softmax:
-            softmax(row, row, classes)
+            softmax(pointer(row, 0), pointer(row, 0), len(row), classes)
         copy(view(row, 0, classes), view(results, (first + n) * classes, classes))
 
 

@@ -29,42 +29,11 @@ from typing import Any
 import numpy as np
 
 from backends.numba.kernels.compilation import allocating_entry, kernel, stage_kernel
-from backends.numba.kernels.simd.elementwise import exp_in_place, sigmoid_in_place
+from backends.numba.kernels.simd import losses
+from backends.numba.kernels.simd.elementwise import sigmoid_in_place
 from backends.numba.kernels.stages import outputs_of
 from backends.numba.kernels.vector_width import ALIGNMENT
 from backends.numba.kernels.views import copy, fill_zero, pointer, view
-
-
-@kernel
-def softmax(z: Any, y: Any, classes: int) -> Any:
-    """Set y to the softmax of the first `classes` numbers of z, and return log Σ exp(z).
-
-    z and y are whole vectors; the unused lanes of y become 0.
-    """
-    largest = z[0]
-    for c in range(classes):
-        largest = max(largest, z[c])
-    for c in range(classes):
-        y[c] = z[c] - largest
-    exp_in_place(pointer(y, 0), len(y))
-    total = z.dtype.type(0)
-    for c in range(classes):
-        total += y[c]
-    factor = z.dtype.type(1) / total
-    for c in range(classes):
-        y[c] *= factor
-    fill_zero(view(y, classes, len(y) - classes))
-    return largest + math.log(total)
-
-
-@kernel
-def _best(z: Any, classes: int) -> int:
-    """Return the class of the largest logit; the first one if several are equal."""
-    best = 0
-    for c in range(classes):
-        if z[c] > z[best]:
-            best = c
-    return best
 
 
 @kernel
@@ -81,21 +50,52 @@ def softmax_cross_entropy(
     results: Any, thread: int, step: int,
 ) -> None:  # fmt: skip
     """Compute −log softmax(z)[label]."""
+    images = labels, weights, tile
+    _add_losses(losses.softmax_cross_entropy, last, images, factor, work, results, thread, step)
+
+
+@stage_kernel
+def binary_cross_entropy(
+    last: Any, labels: Any, weights: Any, tile: Any, factor: float, work: Any,
+    results: Any, thread: int, step: int,
+) -> None:  # fmt: skip
+    """Compute the sum of the binary cross-entropies of all classes."""
+    images = labels, weights, tile
+    _add_losses(losses.binary_cross_entropy, last, images, factor, work, results, thread, step)
+
+
+@stage_kernel
+def quadratic(
+    last: Any, labels: Any, weights: Any, tile: Any, factor: float, work: Any,
+    results: Any, thread: int, step: int,
+) -> None:  # fmt: skip
+    """Compute half of the squared distance between the sigmoid outputs and the one-hot label."""
+    images = labels, weights, tile
+    _add_losses(losses.quadratic, last, images, factor, work, results, thread, step)
+
+
+@kernel
+def _add_losses(
+    of_image: Any, last: Any, images: Any, factor: float, work: Any, results: Any, thread: int,
+    step: int,
+) -> None:  # fmt: skip
+    """Compute the loss of one image after another with a function of `simd.losses`.
+
+    `images` are the labels, the weights and the tile. The other parameters are those of the stage
+    kernels.
+    """
+    labels, weights, tile = images
     logits = outputs_of(last, work.outputs, work, tile.images)
     dlogits = outputs_of(last, work.gradients, work, tile.images)
     width, classes = last.y_size, last.out_channels
     cast = logits.dtype.type
     total, correct = 0.0, 0
     for n in range(tile.images):
-        z, dz = view(logits, n * width, width), view(dlogits, n * width, width)
+        z, dz = pointer(logits, n * width), pointer(dlogits, n * width)
         row = tile.rows[tile.first + n]
         label, weight = labels[row], _weight_of(weights, row, cast(1))
-        scale = cast(factor) * weight
-        total += (softmax(z, dz, classes) - z[label]) * weight
-        for c in range(classes):
-            dz[c] *= scale
-        dz[label] -= scale
-        correct += _best(z, classes) == label
+        total += of_image(dz, z, width, classes, label, cast(factor) * weight) * weight
+        correct += losses.classes_before(z, width, classes, label) == 0
     results.losses[thread, step] += total
     results.correct[thread, step] += correct
 
@@ -116,91 +116,15 @@ def mean_softmax_cross_entropy(logits: Any, labels: Any, dlogits: Any) -> Any:
     total = 0.0
     for n in range(images):
         z, dz = view(logits, n * classes, classes), view(dlogits, n * classes, classes)
-        log_sum, label = softmax(z, y, classes), labels[n]
+        copy(z, view(y, 0, classes))
+        log_sum = losses.softmax(pointer(y, 0), pointer(y, 0), len(y), classes)
+        label = labels[n]
         for c in range(classes):
             dz[c] = y[c] * scale
         if 0 <= label < classes:
             total += log_sum - z[label]
             dz[label] = (y[label] - one) * scale
     return total / images
-
-
-@stage_kernel
-def binary_cross_entropy(
-    last: Any, labels: Any, weights: Any, tile: Any, factor: float, work: Any,
-    results: Any, thread: int, step: int,
-) -> None:  # fmt: skip
-    """Compute the sum of the binary cross-entropies of all classes."""
-    _add_losses(
-        _binary_cross_entropy, last, labels, weights, tile, factor, work, results, thread, step
-    )
-
-
-@stage_kernel
-def quadratic(
-    last: Any, labels: Any, weights: Any, tile: Any, factor: float, work: Any,
-    results: Any, thread: int, step: int,
-) -> None:  # fmt: skip
-    """Compute half of the squared distance between the sigmoid outputs and the one-hot label."""
-    _add_losses(_quadratic, last, labels, weights, tile, factor, work, results, thread, step)
-
-
-@kernel
-def _add_losses(
-    of_image: Any, last: Any, labels: Any, weights: Any, tile: Any, factor: float, work: Any,
-    results: Any, thread: int, step: int,
-) -> None:  # fmt: skip
-    """Compute the loss of one image after another.
-
-    `of_image` takes the logits of an image, its label, the factor, and an array with the sigmoid
-    outputs, which it replaces by the gradient. It returns the loss. The other parameters are those
-    of the stage kernels.
-    """
-    logits = outputs_of(last, work.outputs, work, tile.images)
-    dlogits = outputs_of(last, work.gradients, work, tile.images)
-    copy(view(logits, 0, logits.size), view(dlogits, 0, dlogits.size))
-    sigmoid_in_place(pointer(dlogits, 0), dlogits.size)
-    width, classes = last.y_size, last.out_channels
-    cast = logits.dtype.type
-    total, correct = 0.0, 0
-    for n in range(tile.images):
-        z, dz = view(logits, n * width, classes), view(dlogits, n * width, width)
-        row = tile.rows[tile.first + n]
-        label, weight = labels[row], _weight_of(weights, row, cast(1))
-        total += of_image(z, label, cast(factor) * weight, dz) * weight
-        correct += _best(z, classes) == label
-    results.losses[thread, step] += total
-    results.correct[thread, step] += correct
-
-
-@kernel
-def _binary_cross_entropy(z: Any, label: int, scale: Any, dz: Any) -> Any:
-    """Return the loss of one image; dz holds its sigmoid outputs, which the gradient replaces."""
-    one = z.dtype.type(1)
-    zero = one - one
-    loss = 0.0
-    for c in range(len(z)):
-        target = one if c == label else zero
-        # log(1 + exp(−|z|)) is minus the logarithm of the larger of the output and 1 − output.
-        larger = max(dz[c], one - dz[c])
-        loss += max(z[c], zero) - z[c] * target - math.log(larger)
-        dz[c] = (dz[c] - target) * scale
-    fill_zero(view(dz, len(z), len(dz) - len(z)))
-    return loss
-
-
-@kernel
-def _quadratic(z: Any, label: int, scale: Any, dz: Any) -> Any:
-    """Return the loss of one image; dz holds its sigmoid outputs, which the gradient replaces."""
-    one = z.dtype.type(1)
-    loss = 0.0
-    for c in range(len(z)):
-        output = dz[c]
-        error = output - (one if c == label else one - one)
-        loss += 0.5 * error * error
-        dz[c] = error * output * (one - output) * scale
-    fill_zero(view(dz, len(z), len(dz) - len(z)))
-    return loss
 
 
 @stage_kernel
@@ -225,7 +149,7 @@ def multilabel_cross_entropy(
         loss = 0.0
         for c in range(outputs):
             target = targets[row, c]
-            larger = max(dz[c], one - dz[c])  # as in `_binary_cross_entropy`
+            larger = max(dz[c], one - dz[c])  # as in `simd.losses`
             loss += max(z[c], one - one) - z[c] * target - math.log(larger)
             dz[c] = scale * (dz[c] - target)
         fill_zero(view(dz, outputs, width - outputs))

@@ -15,8 +15,6 @@ rows of one factor are at `offsets` in x, one for each tap, and may overlap:
 
 from typing import Any
 
-from llvmlite import ir
-
 from backends.numba.kernels.simd.emitter import Accumulator, Emitter, Index, Pointer, simd_kernel
 from backends.numba.kernels.simd.sums import add_sums
 from backends.numba.kernels.vector_width import REGISTERS
@@ -87,7 +85,8 @@ def conv_planes_wgrad(  # noqa: PLR0913
     for r < rows, k < count, l < width and n < images. In dy, zeros fill the last vector of a row.
     """
     whole = (width - 1) // emit.lanes  # the last vector may have any number of outputs
-    is_inside = _is_below(emit, width - whole * emit.lanes)
+    rest = emit.repeat(width - whole * emit.lanes)
+    is_inside = emit.builder.icmp_unsigned("<", emit.positions(0), rest)
     for tap, length in emit.tiles(count, _TAPS):
         places = [x + offsets.load_index(tap + number) for number in range(length)]
         for row, height in emit.tiles(rows, _WGRAD_FILTERS):
@@ -113,9 +112,3 @@ def _add_products(
             value = emit.builder.select(is_inside, value, emit.constant(0.0))
         for gradient, totals in zip(gradients, sums, strict=True):
             totals[number].add_product(gradient, value)
-
-
-def _is_below(emit: Emitter, count: Index) -> Any:
-    """Return a vector that is true in its first `count` lanes."""
-    lanes = ir.Constant(ir.VectorType(count.value.type, emit.lanes), list(range(emit.lanes)))
-    return emit.builder.icmp_unsigned("<", lanes, emit.broadcast(count.value))

@@ -1,4 +1,4 @@
-"""Element-wise functions of whole vectors, in place."""
+"""Element-wise functions of vectors."""
 
 import math
 from collections.abc import Callable
@@ -7,8 +7,8 @@ from typing import Any
 from backends.numba.kernels.simd.emitter import Emitter, Index, Pointer, simd_kernel
 
 
-def _exp(emit: Emitter, x: Any) -> Any:
-    """Emit exp(x) for x ≤ 0, with an error of a few units in the last place; NaN stays NaN.
+def exp(emit: Emitter, x: Any) -> Any:
+    """Emit the exponential of x ≤ 0, with an error of a few units in the last place; NaN stays NaN.
 
     exp(x) = 2ⁿ exp(r) with n = round(x / ln 2). Because |r| ≤ ln 2 / 2, a short Taylor series is
     enough for exp(r). If the result would not be a normal number, x is replaced by the smallest x
@@ -48,14 +48,14 @@ def _relu(emit: Emitter, x: Any) -> Any:
     return emit.builder.select(emit.builder.fcmp_ordered("<", x, zero), zero, x)
 
 
-def _sigmoid(emit: Emitter, x: Any) -> Any:
+def sigmoid(emit: Emitter, x: Any) -> Any:
     """Emit 1 / (1 + exp(−x)); NaN stays NaN."""
     builder = emit.builder
     one = emit.constant(1.0)
     is_negative = builder.fcmp_ordered("<", x, emit.constant(0.0))
     # exp(−|x|) ≤ 1 cannot overflow.
     negated = builder.fsub(emit.constant(0.0), x)
-    decay = _exp(emit, builder.select(is_negative, x, negated))
+    decay = exp(emit, builder.select(is_negative, x, negated))
     return builder.fdiv(builder.select(is_negative, decay, one), builder.fadd(one, decay))
 
 
@@ -71,6 +71,5 @@ def _in_place(function: Callable[[Emitter, Any], Any]) -> Callable[..., None]:
     return kernel
 
 
-exp_in_place = _in_place(_exp)  # for numbers ≤ 0
-sigmoid_in_place = _in_place(_sigmoid)
+sigmoid_in_place = _in_place(sigmoid)
 relu_in_place = _in_place(_relu)

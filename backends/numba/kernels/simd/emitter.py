@@ -20,8 +20,9 @@ _LANE = ir.IntType(32)
 
 
 def simd_kernel(
-    function: Callable[..., None], *, lanes: int | None = None, min_lanes: int = 1
-) -> Callable[..., Any]:
+    function: Callable[..., Any], *, lanes: int | None = None, min_lanes: int = 1,
+    returns_number: bool = False,
+) -> Callable[..., Any]:  # fmt: skip
     """Return a function that compiled code can call; `function` emits its instructions.
 
     `function` receives an `Emitter` and then one value per argument: a `Pointer` for a pointer, an
@@ -32,6 +33,7 @@ def simd_kernel(
         function: emits the instructions.
         lanes: number of lanes; by default a vector fills one register (see `vector_width`).
         min_lanes: minimum number of lanes.
+        returns_number: whether `function` returns a number of the element type.
     """
 
     @wraps(function)  # Numba reads the names of the parameters
@@ -47,10 +49,11 @@ def simd_kernel(
                     return Index(emit, context.cast(builder, value, kind, types.uintp))
                 return emit.broadcast(context.cast(builder, value, kind, element))
 
-            function(emit, *map(convert, signature.args, arguments))
-            return context.get_dummy_value()
+            result = function(emit, *map(convert, signature.args, arguments))
+            return result if returns_number else context.get_dummy_value()
 
-        return types.void(*kinds), generate
+        result_type = kinds[0].dtype if returns_number else types.void
+        return result_type(*kinds), generate
 
     return intrinsic(typed)
 
@@ -169,6 +172,10 @@ class Accumulator:
         """Return the vector."""
         return self._emit.builder.load(self._place)
 
+    def set(self, a: Any) -> None:
+        """Replace the vector by a."""
+        self._emit.builder.store(a, self._place)
+
     def add(self, a: Any) -> None:
         """Add a."""
         self._emit.builder.store(self._emit.builder.fadd(self.value(), a), self._place)
@@ -278,6 +285,21 @@ class Emitter:
             first, empty, ir.Constant(ir.VectorType(_LANE, self.lanes), None)
         )
 
+    def positions(self, first: Index | int) -> Any:
+        """Return the integers first, first + 1, ..."""
+        steps = ir.Constant(self.integers, list(range(self.lanes)))
+        return self.builder.add(self.repeat(first), steps)
+
+    def repeat(self, index: Index | int) -> Any:
+        """Return a vector of integers with an index in all lanes."""
+        value = index_value(index)
+        is_narrow = self.integer.width < value.type.width
+        return self.broadcast(self.builder.trunc(value, self.integer) if is_narrow else value)
+
+    def first_lane(self, vector: Any) -> Any:
+        """Return the first number of a vector."""
+        return self.builder.extract_element(vector, ir.Constant(_LANE, 0))
+
     def convert(self, value: Any, kind: Any) -> Any:
         """Convert unsigned integers or floating-point numbers to a floating-point type."""
         if value.type == kind:
@@ -303,6 +325,13 @@ class Emitter:
         """Call an LLVM function of vectors that returns a vector."""
         kinds = tuple(vector.type for vector in vectors)
         return self.builder.call(self.llvm_function(name, self.vector, kinds), vectors)
+
+    def log(self, number: Any) -> Any:
+        """Return the natural logarithm of one number."""
+        name = "llvm.log.f32" if self.itemsize == 4 else "llvm.log.f64"
+        kind = ir.FunctionType(self.element, (self.element,))
+        function = cgutils.get_or_insert_function(self.builder.module, kind, name)  # type: ignore[no-untyped-call]
+        return self.builder.call(function, (number,))
 
     def prefetch(self, begin: Pointer, end: Pointer) -> None:
         """Start to load the cache lines from `begin` up to `end`."""

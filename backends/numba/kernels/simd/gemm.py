@@ -45,9 +45,9 @@ _TIMES_FIVE = (4, 1) if REGISTERS == 32 else (2, 1)
 _ROWS = (4, 2, 1) if REGISTERS == 32 else (2, 1)
 
 
-# Rows and columns of a block, which the tiles read from the first-level cache. For dot products,
-# 784 columns of float32 take 25 KB; for outer products, the columns of a tile take at most 16 KB.
-_DOT_ROWS, _DOT_COLUMNS = 8, 1024
+# The buffer of a block stays in the first-level cache. For dot products it has 8 rows of 4 KB, that
+# is 1024 numbers of float32; for outer products it takes at most 20 KB.
+_DOT_ROWS, _DOT_ROW_BYTES = 8, 4096
 _OUTER_ROWS = 64
 
 
@@ -169,8 +169,9 @@ def gemm_dot_gather(  # noqa: PLR0913
     prefetched: a part for each tile, because the loads of the products would wait for many
     prefetches at once.
     """
-    converted = emit.buffer(_DOT_ROWS * _DOT_COLUMNS)
-    column_blocks, row_blocks = emit.blocks(count, _DOT_COLUMNS), emit.blocks(rows, _DOT_ROWS)
+    columns_of_block = _DOT_ROW_BYTES // emit.itemsize
+    converted = emit.buffer(_DOT_ROWS * columns_of_block)
+    column_blocks, row_blocks = emit.blocks(count, columns_of_block), emit.blocks(rows, _DOT_ROWS)
     with column_blocks as (left, length), row_blocks as (top, height):
         with emit.loop(height) as r, emit.loop(length // emit.lanes) as vector:
             source = table + indices.load_index(top + r) * table_stride + left

@@ -15,6 +15,7 @@ Longer vectors have several such groups of four, which are added at the end. All
 order, so a sum does not depend on the other vectors.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -71,6 +72,15 @@ def _sums(emit: Emitter, vectors: list[Any]) -> Any:
         lower = emit.shuffle(total, total, range(half))
         total = emit.builder.fadd(lower, emit.shuffle(total, total, range(half, 2 * half)))
     return total
+
+
+def of_all_lanes(emit: Emitter, vector: Any, combine: Callable[[Any, Any], Any]) -> Any:
+    """Combine all numbers of a vector to one, such as their sum or their maximum."""
+    while vector.type.count > 1:
+        half = vector.type.count // 2
+        lower = emit.shuffle(vector, vector, range(half))
+        vector = combine(lower, emit.shuffle(vector, vector, range(half, 2 * half)))
+    return emit.first_lane(vector)
 
 
 def _sums_of_neighbors(emit: Emitter, a: Any, b: Any, group: int) -> Any:
