@@ -4,7 +4,7 @@ It does not depend on networks, files or MNIST. `get_backend` returns a backend,
 on as an argument. See `backends.base` for the interface and for how to add a backend.
 """
 
-from backends.availability import Availability, BackendUnavailableError, unset
+from backends.availability import Availability, BackendUnavailableError, pip, unset
 from backends.base import Backend, DeviceInfo
 from backends.checks import (
     as_boolean,
@@ -32,6 +32,7 @@ from backends.names import (
     resolve_name,
     shown,
     spelling,
+    unknown_name,
 )
 from backends.numba.probe import probe as probe_numba
 from backends.operations.activations import ACTIVATIONS, ActivationFormula
@@ -147,6 +148,7 @@ __all__ = [
     "needed_kernels",
     "option",
     "output_sizes",
+    "pip",
     "probe_cupy",
     "probe_numba",
     "register",
@@ -156,5 +158,6 @@ __all__ = [
     "select_backends",
     "shown",
     "spelling",
+    "unknown_name",
     "unset",
 ]

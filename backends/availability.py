@@ -1,5 +1,7 @@
 """The result of the check whether a backend can run on this machine, and the error if it cannot."""
 
+import re
+import shlex
 import sys
 from dataclasses import dataclass
 
@@ -9,6 +11,17 @@ def unset(*variables: str) -> str:
     if sys.platform == "win32":
         return f"Remove-Item {','.join(f'Env:{variable}' for variable in variables)}"
     return f"unset {' '.join(variables)}"
+
+
+def pip(*arguments: str) -> str:
+    """Return the command that runs pip for this Python, such as for "install", "torch".
+
+    The words are quoted for bash, or on Windows for cmd and PowerShell.
+    """
+    command = (sys.executable or "python", "-m", "pip", *arguments)
+    if sys.platform != "win32":
+        return shlex.join(command)
+    return " ".join(f'"{word}"' if re.search(r"[^\w./\\:~-]", word) else word for word in command)
 
 
 @dataclass(frozen=True)

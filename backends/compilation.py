@@ -17,6 +17,6 @@ def record_compilation(kernel: str) -> None:
     """Record that the compilation of a kernel begins; the first one is announced."""
     if not compiled_kernels:
         _LOGGER.warning(
-            "compiling kernels for this CPU; this takes up to 10 seconds, once per installation"
+            "compiling kernels for this CPU; this takes up to 10 seconds, and later runs reuse them"
         )
     compiled_kernels.append(kernel)

@@ -36,8 +36,8 @@ EXIT_CODES = """exit codes:
 
 
 _PROFILE_HELP: dict[Profile, str] = {
-    "quick": "measure some networks and sizes (the default): takes two minutes on two cores, and "
-    "half a minute more the first time, to compile kernels",
+    "quick": "measure some networks and sizes (the default): takes up to two minutes on two cores, "
+    "three and a half with all baselines, and half a minute more the first time, for kernels",
     "full": "measure all networks and sizes, with starts: takes about an hour with all "
     "baselines; time to accuracy takes half an hour, populations two hours, estimators ten "
     "minutes, and are measured only with --levels accuracy, population or estimator",

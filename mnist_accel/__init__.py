@@ -50,7 +50,13 @@ from mnist_accel.checkpoints.checkpoint import (
 from mnist_accel.checkpoints.legacy_weights import load_weights
 from mnist_accel.data import load_dataset, load_mnist, read_digit_image
 from mnist_accel.diagnostics.gradient_check import check_gradients
-from mnist_accel.errors import CheckpointError, DataError, DivergedError, MnistAccelError
+from mnist_accel.errors import (
+    CheckpointError,
+    DataError,
+    DivergedError,
+    MissingPackageError,
+    MnistAccelError,
+)
 from mnist_accel.nn import Features, Network, Pixels, register
 from mnist_accel.populations import Population, PopulationInterrupt, train_population
 from mnist_accel.recipes.models import RECIPES, create_model
@@ -72,6 +78,7 @@ __all__ = [
     "Evaluation",
     "Features",
     "History",
+    "MissingPackageError",
     "MnistAccelError",
     "Network",
     "Pixels",

@@ -47,6 +47,10 @@ class UsageError(MnistAccelError):
     """The arguments of a command are invalid or contradict each other."""
 
 
+class MissingPackageError(MnistAccelError, ImportError):
+    """A package that is only needed for some purposes is not installed."""
+
+
 class DataError(MnistAccelError):
     """A data set or a file is missing, corrupt or not accepted."""
 

@@ -10,13 +10,12 @@ import importlib.util
 from collections.abc import Callable, Iterator
 from types import ModuleType
 
-from backends.availability import Availability
+from backends.availability import Availability, pip
 from backends.cupy.launch import clusters
 
-INSTALL = (
-    'pip install --upgrade "cupy-cuda12x[ctk]" (or "cupy-cuda13x[ctk]" if `nvidia-smi` shows '
-    "CUDA 13)"
-)
+_OR_CUDA_13 = "(or cupy-cuda13x if `nvidia-smi` shows CUDA 13)"
+INSTALL = f"{pip('install', '--upgrade', 'cupy-cuda12x[ctk]')} {_OR_CUDA_13}"
+REINSTALL = f"{pip('install', '--force-reinstall', 'cupy-cuda12x[ctk]')} {_OR_CUDA_13}"
 
 MIN_CAPABILITY = (7, 0)  # lowest compute capability for which the kernels are compiled and tested
 MIN_CAPABILITY_OF_CUDA_13 = (7, 5)
@@ -93,7 +92,7 @@ def _package() -> Availability:
     except Exception as error:  # a compiled module may raise any exception
         return _failure(
             f"CuPy is installed but cannot be imported ({_summary(error)})",
-            f"reinstall it: {INSTALL}",
+            f"reinstall it: {REINSTALL}",
         )
     return Availability(True, f"CuPy {cupy.__version__}")
 
@@ -151,7 +150,7 @@ def _nvrtc() -> Availability:
         return _failure(
             f"NVRTC of CUDA {major} compiles for sm_75 and later, but this GPU is "
             f"{describe_device()}",
-            'install the CuPy for CUDA 12: pip install "cupy-cuda12x[ctk]"',
+            f"install the CuPy for CUDA 12: {pip('install', 'cupy-cuda12x[ctk]')}",
         )
     has_clusters = _compute_capability() >= divmod(clusters.MIN_CAPABILITY, 10)
     if has_clusters and (major, minor) < MIN_CUDA_OF_CLUSTERS:
@@ -173,7 +172,7 @@ def _cublas() -> Availability:
     except (ImportError, AttributeError) as error:
         return _failure(
             f"this CuPy has no function to disable TF32 ({_summary(error)})",
-            f'install another version: pip install "cupy-cuda{_cuda_major()}x[ctk]>=13.6,<15"',
+            f"install another version: {pip('install', f'{_package_name()}>=13.6,<15')}",
         )
     return Availability(True, "loaded")
 
@@ -224,7 +223,12 @@ def _cuda_major() -> int:
 
 
 def _install_libraries() -> str:
-    return f'pip install --upgrade "cupy-cuda{_cuda_major()}x[ctk]"'
+    return pip("install", "--upgrade", _package_name())
+
+
+def _package_name() -> str:
+    """Return the name of the installed CuPy, with the libraries of CUDA."""
+    return f"cupy-cuda{_cuda_major()}x[ctk]"
 
 
 def _summary(error: BaseException) -> str:

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from backends.availability import Availability, unset
+from backends.availability import Availability, pip, unset
 from backends.numba.environment import invalid_variable
 
-INSTALL = "pip install numba (it has no wheel for some systems, such as Alpine Linux)"
+INSTALL = f"{pip('install', 'numba')} (it has no wheel for some systems, such as Alpine Linux)"
 REINSTALL = (
-    "pip install --upgrade numba numpy (each Numba release supports a range of NumPy releases)"
+    f"{pip('install', '--upgrade', 'numba', 'numpy')} (each Numba release supports a range of "
+    "NumPy releases)"
 )
 
 

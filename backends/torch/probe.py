@@ -2,9 +2,9 @@
 
 import importlib.util
 
-from backends.availability import Availability
+from backends.availability import Availability, pip
 
-INSTALL = 'pip install "mnist-accel[torch]"'
+INSTALL = pip("install", "mnist-accel[torch]")
 
 
 def availability() -> Availability:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from backends import SGD, Adam, Availability, UpdateRule
 from mnist_accel.nn import Network
+from mnist_accel.util.text import abbreviate_home
 
 HostArray: TypeAlias = NDArray[Any]
 HostArrays: TypeAlias = Mapping[str, HostArray]
@@ -270,3 +271,9 @@ class Contender(ABC):
     def operation(self, task: OperationTask) -> OperationSession | None:
         """Prepare an operation; None if the contender does not have this operation."""
         return None
+
+
+def explanation(availability: Availability) -> str:
+    """Return the reason and the remedy for a result file, without the name of the user."""
+    parts = availability.reason, availability.remedy
+    return abbreviate_home("; ".join(filter(None, parts)))

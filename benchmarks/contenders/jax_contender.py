@@ -7,7 +7,7 @@ it, inside functions.
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from backends import Availability
+from backends import Availability, pip
 from benchmarks.contenders.base import (
     Contender,
     InferenceSession,
@@ -20,7 +20,7 @@ from benchmarks.contenders.base import (
 from benchmarks.host import usable_cores
 from mnist_accel.nn import SGD, Adam, Network
 
-INSTALL = "pip install jax"
+INSTALL = pip("install", "jax")
 
 
 class Jax(Contender):

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import Availability
+from backends import Availability, pip
 from benchmarks.contenders.base import (
     Contender,
     HostArray,
@@ -44,7 +44,7 @@ class Sklearn(Contender):
             version = sklearn_package().__version__
         except (ImportError, OSError) as error:
             return Availability(
-                False, f"scikit-learn does not work: {error}", "pip install scikit-learn"
+                False, f"scikit-learn does not work: {error}", pip("install", "scikit-learn")
             )
         return Availability(True, f"scikit-learn {version}")
 

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from backends import Availability
+from backends import Availability, pip
 from benchmarks.contenders.base import (
     Contender,
     InferenceSession,
@@ -21,7 +21,7 @@ from benchmarks.contenders.base import (
 )
 from mnist_accel.nn import SGD, Adam, Network
 
-INSTALL = "pip install torch"
+INSTALL = pip("install", "torch")
 
 
 class TorchEager(Contender):

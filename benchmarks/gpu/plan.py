@@ -127,7 +127,7 @@ def _benchmark_stages(name: str, contenders: str, folder: Path, *, limit_s: floa
             f"times of training and prediction of {contenders.replace(',', ', ')}",
             (
                 *(_PYTHON, "-m", "benchmarks", "run", "--quick", "--levels", "training,inference"),
-                *("--contenders", contenders, "--out", str(results)),
+                *("--contenders", contenders, "--passes", "3", "--out", str(results)),
             ),
             limit_s=limit_s,
         ),

@@ -26,6 +26,7 @@ def report_command(paths: Sequence[Path], out: Path | None, update: Sequence[Pat
 
     Raises:
         UsageError: a file cannot be read or written, or the files cannot be merged.
+        MissingPackageError: jinja2 is not installed.
     """
     analysis = analyze(load_results(paths))
     folder = paths[0].parent if out is None else out

@@ -4,12 +4,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from backends import pip
 from benchmarks.report import charts, machine_tables, tables
 from benchmarks.report.analysis import Analysis
 from benchmarks.report.sections import sections
 from benchmarks.report.summary import summarize
 from benchmarks.storage.schema import TIMED_LEVELS
-from mnist_accel.errors import UsageError
+from mnist_accel.errors import MissingPackageError
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 
@@ -18,12 +19,15 @@ def to_html(analysis: Analysis) -> str:
     """Return the page.
 
     Raises:
-        UsageError: jinja2 is not installed.
+        MissingPackageError: jinja2 is not installed.
     """
     try:
         import jinja2
     except ImportError as error:
-        raise UsageError("the HTML report needs jinja2; install it: pip install jinja2") from error
+        raise MissingPackageError(
+            "the HTML report needs the package jinja2, which is not installed: "
+            f"{pip('install', 'jinja2')}"
+        ) from error
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE.parent),
         autoescape=True,

@@ -8,13 +8,16 @@ import numpy as np
 from benchmarks.report import numbers
 from benchmarks.report.analysis import SEED, Analysis
 from benchmarks.report.summary import cautions
-from benchmarks.statistics import Estimate, paired_ratio
+from benchmarks.statistics import MAX_WIDTH, Estimate, paired_ratio
 from benchmarks.storage.schema import Case
 from mnist_accel.console.tables import print_table
 
 REFERENCE = "numpy"  # newcomers know its speed
 # The ratio in the table; without the first backend, with the second, and so on.
 _COMPARED = ("numba", "cupy")
+_UNDECIDED = f"""\
+undecided: the 95 % interval of a ratio, from n passes, is wider than a factor
+of {MAX_WIDTH:g}, so the first sentence leaves it out; --passes N measures longer"""
 
 
 def print_results(analysis: Analysis, stream: TextIO) -> None:
@@ -41,6 +44,8 @@ def print_results(analysis: Analysis, stream: TextIO) -> None:
     print("\ntraining in images per second; the first columns are ratios\n", file=stream)
     headers = ["", *(f"{name} / {REFERENCE}" for name in compared), *names, "best baseline"]
     print_table(headers, rows, stream)
+    if not all(ratio.is_decided for found in ratios.values() for ratio in found.values()):
+        print(_UNDECIDED, file=stream)
     for caution in cautions(analysis.results):
         print(f"note: {caution}", file=stream)
 

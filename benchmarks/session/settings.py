@@ -26,7 +26,7 @@ from benchmarks.suite.cases import (
 )
 from mnist_accel.errors import UsageError, usage_errors
 
-PASSES: Mapping[Profile, int] = {"quick": 3, "full": 12}
+PASSES: Mapping[Profile, int] = {"quick": 6, "full": 12}
 PROCESSES: Mapping[Profile, int] = {"quick": 3, "full": 6}
 # Seconds of measurement per turn.
 TURN_S: Mapping[Profile, float] = {"quick": 0.07, "full": 0.1}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.contenders.base import Contender, TrainingSession
+from benchmarks.contenders.base import Contender, TrainingSession, explanation
 from benchmarks.storage.schema import Check, RowInfo
 from benchmarks.suite.cases import (
     FULL_SET,
@@ -129,9 +129,7 @@ def require_available(contender: Contender) -> None:
     """Raise `NotComparableError`, with reason and remedy, if a contender cannot run here."""
     availability = contender.availability()
     if not availability.ok:
-        raise NotComparableError(
-            "; ".join(filter(None, (availability.reason, availability.remedy)))
-        )
+        raise NotComparableError(explanation(availability))
 
 
 @dataclass(frozen=True)

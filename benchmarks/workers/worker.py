@@ -9,7 +9,7 @@ import signal
 import sys
 
 from benchmarks.contenders import contenders
-from benchmarks.contenders.base import Contender
+from benchmarks.contenders.base import Contender, explanation
 from benchmarks.host import usable_cores
 from benchmarks.storage.schema import ContenderFacts
 from benchmarks.suite.accuracy import measure_accuracy
@@ -92,8 +92,7 @@ class Worker:
             threads=usable_cores(),
             device=self._contender.device(),
         )
-        reason = "; ".join(filter(None, (availability.reason, availability.remedy)))
-        return Description(facts, "" if availability.ok else reason)
+        return Description(facts, "" if availability.ok else explanation(availability))
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from backends import (
 )
 from mnist_accel.commands.argument_types import from_text, integer, number, one_of, sizes
 from mnist_accel.data import DATASETS, Dataset, load_dataset
-from mnist_accel.data.datasets import KIND_NAMES, dataset_name
+from mnist_accel.data.datasets import KIND_NAMES, dataset_name, is_file
 from mnist_accel.errors import usage_errors
 from mnist_accel.recipes.models import DEFAULT_MODEL, MODEL_ALIASES, RECIPES
 
@@ -60,8 +60,21 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_recipe_position(parser: argparse.ArgumentParser) -> None:
     """Add the choice of a recipe without its flag, and the list of recipes."""
+    recipe = recipe_name()
+
+    def find(text: str) -> str:
+        is_data = text not in RECIPES and (text in DATASETS or is_file(text))
+        if is_data and "--dataset" in parser._option_string_actions:
+            raise ValueError(f"{text} is a data set, not a model; give it with --dataset {text}")
+        name: str = recipe["type"](text)
+        return name
+
     parser.add_argument(
-        "model", nargs="?", action=_StoreOnce, **recipe_name(), help="short for --model"
+        "model",
+        nargs="?",
+        action=_StoreOnce,
+        **recipe | {"type": from_text(find)},
+        help="short for --model",
     )
     add_list_of_recipes(parser)
 

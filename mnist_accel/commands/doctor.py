@@ -15,12 +15,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from mnist_accel.commands.arguments import add_list_of_recipes, recipe_name
-from mnist_accel.commands.exit_codes import EXIT_BACKEND, EXIT_DATA
+from mnist_accel.commands.exit_codes import EXIT_DATA
 from mnist_accel.commands.json_output import add_json_argument, print_json
 from mnist_accel.diagnostics.doctor import diagnose
 from mnist_accel.diagnostics.explain import Explanation, explain
 from mnist_accel.diagnostics.findings import BACKEND, DATA, Finding
 from mnist_accel.errors import usage_errors
+from mnist_accel.util.startup import EXIT_NOT_INSTALLED
 from mnist_accel.util.text import count
 
 EXAMPLES: Sequence[str] = ("", "--json", "--explain lenet")
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 def _exit_code(findings: Sequence[Finding]) -> int:
     problems = {finding.name for finding in findings if finding.status == "problem"}
     if BACKEND in problems:
-        return EXIT_BACKEND
+        return EXIT_NOT_INSTALLED
     return EXIT_DATA if DATA in problems else 0
 
 

@@ -1,11 +1,10 @@
 """Exit codes of the commands, and the errors that lead to them."""
 
 from backends import BackendUnavailableError
-from mnist_accel.errors import DataError, DivergedError, UsageError
+from mnist_accel.errors import DataError, DivergedError, MissingPackageError, UsageError
 from mnist_accel.util.startup import EXIT_NOT_INSTALLED, missing_package
 
 EXIT_USAGE = 2
-EXIT_BACKEND = EXIT_NOT_INSTALLED
 EXIT_DATA = 4
 EXIT_DIVERGED = 5
 EXIT_COMPARISON = 6
@@ -31,8 +30,8 @@ def explain_error(error: BaseException) -> tuple[str, int] | None:
     match error:
         case UsageError():
             return str(error), EXIT_USAGE
-        case BackendUnavailableError():
-            return str(error), EXIT_BACKEND
+        case BackendUnavailableError() | MissingPackageError():
+            return str(error), EXIT_NOT_INSTALLED
         case DataError():
             return str(error), EXIT_DATA
         case DivergedError():

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from mnist_accel.commands.argument_types import file_name
 from mnist_accel.commands.arguments import add_model_file_arguments
-from mnist_accel.errors import UsageError, escaped, usage_errors
+from mnist_accel.errors import escaped, usage_errors
 
 EXAMPLES: Sequence[str] = ("--onnx lenet.onnx", "runs/my-run --onnx net.onnx --no-preprocess")
 
@@ -35,9 +35,6 @@ def run(args: argparse.Namespace) -> int:
     path = find_model(args.path)
     model = load_network(args, path, "numpy")
     with usage_errors():
-        try:
-            model.to_onnx(args.onnx, preprocess=not args.no_preprocess)
-        except ImportError as error:
-            raise UsageError(str(error)) from error
+        model.to_onnx(args.onnx, preprocess=not args.no_preprocess)
     print(f"{escaped(str(path))} is written to {escaped(str(args.onnx))}")
     return 0

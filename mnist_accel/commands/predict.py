@@ -13,6 +13,7 @@ import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from mimetypes import guess_type
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,6 +160,8 @@ def run(args: argparse.Namespace) -> int:
 def _files(arguments: Sequence[str]) -> list[str]:
     """Return the arguments with each folder replaced by the pictures in it.
 
+    Print a warning about pictures in other formats.
+
     Raises:
         DataError: a folder contains no picture.
     """
@@ -168,9 +171,15 @@ def _files(arguments: Sequence[str]) -> list[str]:
         if argument == STDIN or not folder.is_dir():
             files.append(argument)
             continue
-        found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+        content = sorted(folder.iterdir())
+        found = [path for path in content if path.suffix.lower() in SUFFIXES]
         if not found:
             raise DataError(f"{folder} contains no picture; accepted are {', '.join(SUFFIXES)}")
+        for path in content:
+            kind = guess_type(path.name)[0] or ""
+            if path.suffix.lower() not in SUFFIXES and kind.startswith("image/"):
+                other = escaped(str(path))
+                print(f"warning: {other} is not read; convert it to PNG or JPEG", file=sys.stderr)
         files += map(str, found)
     return files
 

@@ -108,7 +108,7 @@ def preparation(stream: TextIO, text: str = "preparing") -> Iterator[None]:
         if number == 0:
             return ""
         limit = f" of at most {needed}" if number <= needed else ""
-        return f"compiling kernel {number}{limit} (once per installation)"
+        return f"compiling kernel {number}{limit} (kept for later runs)"
 
     with activity(text, stream, detail=detail):
         yield

@@ -141,12 +141,20 @@ def as_labels(labels: NDArray[Any], *, classes: int) -> NDArray[np.int64]:
         _require_one_hot(labels)
         return np.asarray(labels.argmax(axis=1), np.int64)
     if labels.ndim != 1:
-        raise ValueError(f"labels must have shape (N,) or (N, {classes}), got {labels.shape}")
+        remedy = "; flatten them with labels.ravel()" if labels.shape[1:] == (1,) else ""
+        raise ValueError(
+            f"labels must have shape (N,) or (N, {classes}), got {labels.shape}{remedy}"
+        )
     if labels.size and not np.issubdtype(labels.dtype, np.integer):
-        raise TypeError(f"labels must be integers or one-hot rows, got {labels.dtype}")
+        raise TypeError(
+            f"labels must be integers or one-hot rows, got {labels.dtype}; convert class numbers "
+            "with labels.astype(int)"
+        )
     if labels.size and not (labels.min() >= 0 and labels.max() < classes):
         value = first_value(labels, (labels < 0) | (labels >= classes))
-        raise ValueError(f"labels must be in 0…{classes - 1}, got {value}")
+        begin_at_1 = labels.min() == 1 and labels.max() == classes
+        remedy = "; subtract 1, as classes are numbered from 0" if begin_at_1 else ""
+        raise ValueError(f"labels must be in 0…{classes - 1}, got {value}{remedy}")
     return labels.astype(np.int64)
 
 
@@ -221,15 +229,34 @@ def _as_array(name: str, value: Any, *, of_words: str = "") -> NDArray[Any]:
 
     Raises:
         TypeError: it is something else, such as None, a string, or lists of unequal lengths.
+        ValueError: values are masked.
     """
+    require_unmasked(name, value)
     try:
         array = np.asarray(value)
     except ValueError:  # lists of unequal lengths
         array = np.empty(0, object)
     if array.dtype.kind not in "biufc" or not array.ndim:
-        remedy = f"; number words with {of_words}" if of_words and array.dtype.kind in "US" else ""
+        remedy = ""
+        if of_words and array.size and all(isinstance(word, str) for word in array.flat):
+            remedy = f"; number words with {of_words}"
+        elif array.size and all(isinstance(item, list | np.ndarray) for item in array.flat):
+            remedy = "; build one array of arrays of equal shapes with numpy.stack"
         raise TypeError(f"{name} must be an array of numbers, got {shown(value)}{remedy}")
     return array
+
+
+def require_unmasked(name: str, value: Any) -> None:
+    """Check that no value of an array is masked.
+
+    Raises:
+        ValueError: a value is masked.
+    """
+    if np.ma.is_masked(value):
+        raise ValueError(
+            f"{name} has {int(value.mask.sum()):,} masked values, which have no number; "
+            "replace them with filled(0), or remove their rows"
+        )
 
 
 def _require_one_hot(labels: NDArray[Any]) -> None:
@@ -252,7 +279,17 @@ def feature_shapes(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
 def _require_shape(name: str, array: NDArray[Any], shapes: list[tuple[int, ...]]) -> None:
     if array.shape[1:] not in shapes:
         expected = " or ".join(f"(N, {', '.join(map(str, shape))})" for shape in shapes)
-        raise ValueError(f"{name} must have shape {expected}, got {array.shape}")
+        remedy = _remedy_of_shape(name, array.shape, shapes)
+        raise ValueError(f"{name} must have shape {expected}, got {array.shape}{remedy}")
+
+
+def _remedy_of_shape(name: str, shape: tuple[int, ...], shapes: list[tuple[int, ...]]) -> str:
+    """Return how to change an array of a common wrong shape; "" for all others."""
+    if shape in shapes:
+        return f"; give a single one as {name}[None]"
+    if len(shape) == 4 and (shape[3], *shape[1:3]) in shapes:
+        return f"; move the channels with numpy.moveaxis({name}, 3, 1)"
+    return ""
 
 
 @lru_cache

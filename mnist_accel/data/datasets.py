@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends import Aliases, as_boolean, option, require_type, resolve_name, shown
+from backends import (
+    Aliases,
+    as_boolean,
+    option,
+    require_type,
+    resolve_name,
+    shown,
+    unknown_name,
+)
 from mnist_accel.data.dataset import DIGIT_NAMES, Dataset
 from mnist_accel.data.identity import FileIdentity
 from mnist_accel.data.idx import parse_idx
@@ -64,12 +72,13 @@ def dataset_name(name: str) -> str:
         return f"{kind.lower()}:{path}"
     try:
         return resolve_name("data set", name, DATASETS, DATASET_ALIASES)
-    except ValueError as error:
+    except ValueError:
         suffix = Path(name).suffix.lower().removeprefix(".")
         if suffix in FILE_FORMATS:
             message = f"a file is named with its format; did you mean {suffix}:{name}?"
             raise ValueError(message) from None
-        raise ValueError(f"{error}, npz:FILE, csv:FILE") from None
+        known = (*DATASETS, *(f"{kind}:FILE" for kind in FILE_FORMATS))
+        raise ValueError(unknown_name("data set", name, known, DATASET_ALIASES)) from None
 
 
 def load_dataset(

@@ -12,7 +12,7 @@ from mnist_accel.data.identity import FileIdentity
 from mnist_accel.data.raw import RawData, check_examples
 from mnist_accel.errors import DataError, file_errors
 from mnist_accel.util.input_files import open_archive, read_member, read_regular
-from mnist_accel.util.npy import parse_npy
+from mnist_accel.util.npy import MAGIC, parse_npy
 
 MAX_BYTES = 2**30  # of the file, and of each unpacked array
 _TEST_SET = ("x_test", "y_test")
@@ -35,7 +35,7 @@ def read_npz(path: Path) -> RawData:
     try:
         archive = open_archive(data)
     except ValueError as error:
-        raise DataError(f"{path} is not a .npz archive: {error}") from error
+        raise DataError(f"{path} is not a .npz archive: {_problem(data, error)}") from error
     form = _form([name.removesuffix(".npy") for name in archive.namelist()], path)
     arrays = [_read_array(archive, name, path) for name in form]
     pairs = []
@@ -48,6 +48,16 @@ def read_npz(path: Path) -> RawData:
         x, y = pairs[0]
         pairs.insert(0, (x[:0], y[:0]))
     return RawData(str(path), pairs[0], pairs[1] if len(pairs) == 2 else None, identity)
+
+
+def _problem(data: bytes, error: ValueError) -> str:
+    """Return why a file is not an archive, and how to repair it if it contains one array."""
+    if not data.startswith(MAGIC):
+        return str(error)
+    return (
+        "it contains one array, as numpy.save writes it; store examples and labels together with "
+        "numpy.savez(file, x=…, y=…)"
+    )
 
 
 def _form(names: list[str], path: Path) -> tuple[str, ...]:

@@ -226,9 +226,14 @@ def check_examples(examples: NDArray[Any], labels: NDArray[Any], *, name: str) -
             f"{name} has labels of dtype {labels.dtype}, expected whole numbers or strings"
         )
     if labels.ndim != 1 or examples.ndim not in (2, 3, 4) or 0 in examples.shape[1:]:
+        remedy = ""
+        if labels.ndim == 2:
+            is_column = labels.shape[1] == 1
+            remedy = "; flatten the labels with " if is_column else "; number one-hot labels with "
+            remedy += "ravel()" if is_column else "argmax(axis=1)"
         raise DataError(
             f"{name} has examples of shape {examples.shape} and labels of shape {labels.shape}, "
-            "expected (N, features), (N, H, W) or (N, C, H, W), and (N,)"
+            f"expected (N, features), (N, H, W) or (N, C, H, W), and (N,){remedy}"
         )
     if len(examples) != len(labels):
         raise DataError(

@@ -255,7 +255,7 @@ class Network:
         return rows, targets
 
     def prepare(self) -> None:
-        """Compile the prediction before its first call: it takes seconds once per installation."""
+        """Compile the prediction before its first call; this takes seconds, unless it is cached."""
         if self._compiled_inference is not None:
             self.predict_logits(np.zeros((1, *self.input_shape), np.uint8))
 
@@ -352,7 +352,7 @@ class Network:
                 network on features is always "features", float32.
 
         Raises:
-            ImportError: the package onnx is not installed.
+            MissingPackageError: the package onnx is not installed.
             ValueError: a layer has no ONNX form; the message names it.
             DataError: the file cannot be written.
         """
@@ -378,7 +378,7 @@ class Network:
         first layer: pixels in 0…1 plus `pixel_shift`.
 
         Raises:
-            ImportError: PyTorch is not installed.
+            MissingPackageError: PyTorch is not installed.
             ValueError: a layer has no form in PyTorch; the message names it.
         """
         from mnist_accel.nn.interop.torch_module import to_module
@@ -404,7 +404,7 @@ class Network:
             loss: what training minimizes; None for softmax cross-entropy.
 
         Raises:
-            ImportError: PyTorch is not installed.
+            MissingPackageError: PyTorch is not installed.
             TypeError: the module is not a `torch.nn.Sequential`.
             ValueError: a layer is not supported; the message names the first one. Or the module
                 ends in a softmax, which the loss does not contain.

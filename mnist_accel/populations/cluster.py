@@ -8,6 +8,7 @@ from mnist_accel.data import Dataset
 from mnist_accel.errors import UsageError
 from mnist_accel.populations.grid import Grid
 from mnist_accel.populations.running import ExecutorMembers
+from mnist_accel.util.optional_packages import missing
 
 _TIMEOUT = "10s"  # to reach the scheduler
 
@@ -27,16 +28,14 @@ def members_on_cluster(
         dataset: the data set.
 
     Raises:
-        UsageError: Dask is not installed, the scheduler cannot be reached or has no workers, or
+        MissingPackageError: Dask is not installed.
+        UsageError: the scheduler cannot be reached or has no workers, or
             the scheduler or the workers are lost during the block.
     """
     try:
         from distributed import Client, KilledWorker
     except ImportError as error:
-        raise UsageError(
-            "--scheduler needs Dask, which is not installed; install the extra: "
-            "pip install 'mnist-accel[cluster]'"
-        ) from error
+        raise missing("--scheduler", "distributed", extra="cluster", error=error) from error
     try:
         client = Client(address, timeout=_TIMEOUT, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from backends import as_integer, get_backend, require_type, shown
 from mnist_accel.data import Dataset, load_dataset
+from mnist_accel.data.arrays import require_unmasked
 from mnist_accel.data.dataset import DIGIT_NAMES
 from mnist_accel.data.own_files import dataset_of_arrays
 from mnist_accel.populations.grid import Grid, make_grid
@@ -141,6 +142,8 @@ def own_dataset(data: tuple[Examples, Examples]) -> Dataset:
             "data must be the name of a data set or ((x_train, t_train), (x_test, t_test)), got "
             f"{shown(data)}"
         ) from None
+    for array in (x_train, t_train, x_test, t_test):
+        require_unmasked("data", array)
     train, test = (
         (np.asarray(x_train), np.asarray(t_train)),
         (np.asarray(x_test), np.asarray(t_test)),

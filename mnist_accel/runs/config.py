@@ -16,7 +16,7 @@ from mnist_accel.runs.schema import RunConfig
 from mnist_accel.runs.setup import RunData, make_optimizer, make_trainer
 from mnist_accel.training.trainer import Trainer
 from mnist_accel.util.schema import convert
-from mnist_accel.util.text import count
+from mnist_accel.util.text import abbreviate_home, count
 
 
 def run_config(
@@ -33,7 +33,7 @@ def run_config(
             "used": selection.backend.name,
             "threads": selection.backend.threads,
             "device": selection.backend.device,
-            "reason": selection.reason,
+            "reason": abbreviate_home(selection.reason),
             "figures": choice.measurements,
             "fell_back": selection.fell_back,
             "compiled": trainer.compiled is not None,

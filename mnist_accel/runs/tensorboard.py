@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mnist_accel.errors import UsageError, file_errors
+from mnist_accel.errors import file_errors
 from mnist_accel.util.files import append_or_nothing, write_atomically
+from mnist_accel.util.optional_packages import missing
 
 _NAME = "events.out.tfevents."  # TensorBoard finds files by this name
 _SUFFIX = ".mnist_accel"  # other programs may write event files to the same folder
@@ -29,13 +30,11 @@ def check_log(log: str) -> None:
     """Check that a run can write what `--log` asks for.
 
     Raises:
-        UsageError: the package tensorboardX is needed and not installed.
+        MissingPackageError: the package tensorboardX is needed and not installed.
     """
     if log == "tensorboard" and importlib.util.find_spec("tensorboardX") is None:
-        raise UsageError(
-            "--log tensorboard needs the package tensorboardX, which is not installed: pip install "
-            '"mnist-accel[tensorboard]"; or train without it: --log none'
-        )
+        otherwise = "train without it: --log none"
+        raise missing("--log tensorboard", "tensorboardX", extra="tensorboard", otherwise=otherwise)
 
 
 class EventFile:

@@ -4,12 +4,12 @@ This package is the only one that imports scikit-learn; `pip install "mnist-acce
 installs it.
 """
 
+from mnist_accel.util.optional_packages import missing
+
 try:
     import sklearn  # noqa: F401
 except ImportError as error:
-    raise ImportError(
-        'mnist_accel.sklearn needs scikit-learn; install it with pip install "mnist-accel[sklearn]"'
-    ) from error
+    raise missing("mnist_accel.sklearn", "scikit-learn", extra="sklearn", error=error) from error
 
 from mnist_accel.sklearn.classifier import NetworkClassifier
 from mnist_accel.sklearn.regressor import NetworkRegressor

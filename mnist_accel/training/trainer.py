@@ -541,7 +541,7 @@ class Trainer:
             raise ValueError(
                 f"the epoch in progress has completed {self.progress.epoch_step} steps, but an "
                 f"epoch of {data.examples} images has only {sampler.steps_per_epoch}; continue "
-                "with the images that the epoch began with"
+                "with the images that the epoch began with, or start over with a new Trainer"
             )
         return sampler
 

@@ -99,7 +99,9 @@ print(two(3), sum(two.stats.cache_hits.values()))
 """
 
 
-ANNOUNCEMENT = "compiling kernels for this CPU; this takes up to 10 seconds, once per installation"
+ANNOUNCEMENT = (
+    "compiling kernels for this CPU; this takes up to 10 seconds, and later runs reuse them"
+)
 
 
 def call_kernel(folder: Path, *, limit: int | None = None) -> tuple[str, list[str]]:

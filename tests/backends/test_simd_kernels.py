@@ -10,7 +10,7 @@ import pytest
 from numba import njit
 
 import reference as ref
-from backends.numba.kernels import naive, vector_width
+from backends.numba.kernels import compilation, naive, vector_width
 from backends.numba.kernels.simd import losses as simd_losses
 from backends.numba.kernels.simd.conv import (
     add_patches,
@@ -416,6 +416,22 @@ def test_loss_of_an_image(random: np.random.Generator, kind: tuple[str, int], lo
             assert got == pytest.approx(want, rel=0, abs=error * magnitude)
             np.testing.assert_allclose(dz[:classes], 0.25 * gradient, rtol=0, atol=0.25 * error)
             assert (dz[classes:] == 0).all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "binary_cross_entropy", "quadratic"])
+def test_a_logit_that_is_not_finite_shows_in_the_loss(loss: str, value: float) -> None:
+    function = getattr(simd_losses, loss)
+
+    @njit(**compilation._OPTIONS)
+    def kernel(dz: Any, z: Any) -> Any:
+        return function(pointer(dz, 0), pointer(z, 0), len(z), 10, 3, 1.0)
+
+    for position in (0, 3, 9):
+        z, dz = np.zeros(16, "float32"), np.zeros(16, "float32")
+        z[position] = value
+        is_finite = bool(np.isfinite(kernel(dz, z)))
+        assert is_finite == (loss == "quadratic" and value == np.inf)  # the sigmoid of ∞ is 1
 
 
 def test_softmax_of_an_image_in_place(random: np.random.Generator, kind: tuple[str, int]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from backends import pip
 from mnist_accel.data import Dataset
 from mnist_accel.nn import SGD, AdaGrad, Adam
 from mnist_accel.recipes.models import create_model
@@ -55,7 +56,7 @@ def test_missing_library_is_unavailable_with_a_remedy(
         availability = BASELINES[name].availability()
         assert not availability.ok
         assert "does not work" in availability.reason
-        assert availability.remedy.startswith("pip install")
+        assert availability.remedy.startswith(pip("install"))
 
 
 def test_missing_compiler_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,7 @@ def test_files_of_pytest_benchmark_are_result_files(tmp_path):
                 (["--passes", "0"], "--passes must be at least 1, got 0"),
             )
         ),
-        (["--processes", "4"], "--processes must be 1 to the number of passes, 3; got 4"),
+        (["--processes", "7"], "--processes must be 1 to the number of passes, 6; got 7"),
     ],
 )
 def test_pytest_refuses_invalid_options(options, message):

@@ -39,3 +39,14 @@ def test_without_numpy_nothing_is_compared(tmp_path):
     analysis = analyze_generated(tmp_path, GeneratedResults(contenders=("numba", "jax")))
     assert list(headlines(analysis)) == []
     assert "numba / numpy" not in printed(analysis)
+
+
+def test_undecided_ratios_are_explained_in_80_columns(tmp_path, analysis):
+    noisy = analyze_generated(
+        tmp_path, GeneratedResults(contenders=("numpy", "numba", "jax"), pass_noise=2.0)
+    )
+    text = printed(noisy)
+    assert "undecided (n = " in text
+    assert "undecided: the 95 % interval of a ratio" in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert "undecided" not in printed(analysis)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from backends import pip
 from mnist_accel.commands import main
 from mnist_accel.runs.folder import RunFolder
 from tests.support.command_line import DIGITS, ON_NUMPY
@@ -135,7 +136,7 @@ def test_every_command_runs_without_numba(tmp_path):
         "evaluate run": (0, "accuracy "),
         "predict run --index 1": (0, "predicted "),
         "gradcheck --model two-layer --elements 1": (0, "all gradients are within"),
-        "compare --dataset digits": (3, "Numba is not installed; pip install numba (it has no"),
+        "compare --dataset digits": (3, f"Numba is not installed; {pip('install', 'numba')} (it "),
         "data --dataset digits": (0, "digits"),
         "doctor --explain lenet": (0, "cannot run here: Numba is not installed"),
         "doctor": (0, "backend numba     Numba is not installed"),

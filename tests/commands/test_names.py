@@ -58,6 +58,8 @@ def test_other_spellings_have_the_same_meaning(words, name, value):
     [
         (["lennet"], "unknown model 'lennet'; choose from fcnn, two-layer, "),
         (["lennet"], "did you mean 'lenet'?"),
+        (["digits"], "digits is a data set, not a model; give it with --dataset digits"),
+        (["csv:a.csv"], "give it with --dataset csv:a.csv"),
         (["lenet", "--model", "cnn"], "model is given twice: lenet and cnn; remove one of them"),
         (["--model", "cnn", "lenet"], "model is given twice: cnn and lenet; remove one of them"),
         (["--learnin-rate", "1"], "unknown flag --learnin-rate; did you mean --lr?"),

@@ -198,3 +198,13 @@ def test_a_run_of_fashion_mnist_prints_names_and_keeps_the_whole_picture(run, ru
 def test_an_empty_folder_is_refused(run_folder, fails):
     Path("empty").mkdir()
     fails(4, "predict", run_folder, "--image", "empty", says="empty contains no picture; accepted")
+
+
+def test_pictures_of_a_folder_that_are_not_read_are_named(run_folder, run, digits):
+    Path("scans").mkdir()
+    for name in ("a.png", "b.tif"):
+        Image.fromarray(picture_of(digits[:1])).save(f"scans/{name}")
+    Path("scans/notes.txt").write_text("")
+    code, _, err = run("predict", run_folder, "--image", "scans")
+    assert code == 0
+    assert err == "warning: scans/b.tif is not read; convert it to PNG or JPEG\n"

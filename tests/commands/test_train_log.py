@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from backends import pip
 from mnist_accel.runs.folder import RunFolder
 from tests.support.command_line import DIGITS
 
@@ -110,6 +111,6 @@ def test_without_tensorboardx_nothing_begins_and_the_message_says_what_to_instal
         "find_spec",
         lambda name, *given: find(name, *given) if name != "tensorboardX" else None,
     )
-    says = 'tensorboardX, which is not installed: pip install "mnist-accel[tensorboard]"; or train'
-    fails(2, "train", *LOGGED, "--out", "run", says=says)
+    says = f"tensorboardX, which is not installed: {pip('install', 'mnist-accel[tensorboard]')}"
+    fails(3, "train", *LOGGED, "--out", "run", says=says)
     assert not Path("run").exists()

@@ -119,7 +119,7 @@ class WaitsForText(io.StringIO):
 
 
 def test_compiling_is_mentioned_only_if_kernels_are_compiled():
-    stream = WaitsForText("compiling kernel 2 of at most 9 (once per installation")
+    stream = WaitsForText("compiling kernel 2 of at most 9 (kept for later runs")
     first = WaitsForText("preparing: 0 s\n")
     with preparation(first):
         assert first.found.wait(30)

@@ -147,6 +147,27 @@ def test_digit_may_touch_the_border(tmp_path, digits, corner):
     _check_all_similar(tmp_path, digits, picture_of, at_least=0.96)
 
 
+@pytest.mark.parametrize("paper", ["black", "white"])
+def test_no_digit_of_a_row_without_a_margin_is_left_out(tmp_path, mnist, paper):
+    """The first and last digits are so near the border that it may cut their paper off."""
+    refused = 0
+    for first in range(0, 40, 4):
+        row = np.concatenate(list(mnist.x_test[first : first + 4]), axis=1)
+        image = Image.fromarray(row if paper == "black" else 255 - row)
+        image.resize((4 * row.shape[1], 4 * row.shape[0]), Image.Resampling.BICUBIC).save(
+            tmp_path / "row.png"
+        )
+        try:
+            found = read_digit_images(tmp_path / "row.png")
+        except DataError:
+            refused += 1
+            continue
+        assert len(found) == 4, first
+        for read, original in zip(found, mnist.x_test[first:], strict=False):
+            assert _similarity(read, original) > 0.8, first
+    assert refused <= 1  # one of the 40 digits is unlike a digit
+
+
 def test_isolated_dark_pixels_are_removed(tmp_path, digits):
     def picture_of(image, index):
         rng = np.random.default_rng(index)

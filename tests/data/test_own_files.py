@@ -186,13 +186,23 @@ def test_other_faulty_tables_are_rejected(tmp_path, content, message):
         ({"x": np.full((60, 2), np.nan), "y": WORDS}, "finite numbers in float32, got nan"),
         ({"x": WORDS, "y": WORDS}, "dtype <U5, expected numbers"),
         ({"x": IMAGES[:0], "y": WORDS[:0]}, "contains no example"),
-        ({"x": IMAGES, "y": np.eye(60, dtype=int)}, r"labels of shape \(60, 60\)"),
+        (
+            {"x": IMAGES, "y": np.eye(60, dtype=int)},
+            r"labels of shape \(60, 60\).*; number one-hot labels with argmax\(axis=1\)$",
+        ),
+        ({"x": IMAGES, "y": np.zeros((60, 1), int)}, r"; flatten the labels with ravel\(\)$"),
     ],
 )
 def test_faulty_archives_are_rejected(tmp_path, arrays, message):
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(DataError, match=message):
         load_dataset(f"npz:{tmp_path}/a.npz", test_split=0.5)
+
+
+def test_a_file_of_one_array_is_recognized(tmp_path):
+    np.save(tmp_path / "a.npy", IMAGES)
+    with pytest.raises(DataError, match=r"contains one array, .* together with numpy.savez"):
+        load_dataset(f"npz:{tmp_path}/a.npy", test_split=0.5)
 
 
 def test_an_archive_with_the_same_array_twice_is_rejected(tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from backends import Availability, unset
+from backends import Availability, pip, unset
 from backends.numba.kernels import chunk
 from mnist_accel.autotune import cache as autotune_cache
 from mnist_accel.commands import main
@@ -191,7 +191,8 @@ def test_two_cupy_wheels_are_a_problem(doctor, tmp_path, monkeypatch):
     assert wheels["status"] == "problem"
     assert wheels["detail"] == "cupy-cuda11x and cupy-cuda12x overwrite each other's files"
     assert wheels["remedy"] == (
-        'pip uninstall -y cupy-cuda11x cupy-cuda12x && pip install "cupy-cuda12x[ctk]"'
+        f"{pip('uninstall', '-y', 'cupy-cuda11x', 'cupy-cuda12x')} && "
+        f"{pip('install', 'cupy-cuda12x[ctk]')}"
     )
 
 
@@ -236,7 +237,7 @@ def test_numba_kernel_with_wrong_results_is_a_warning(doctor, monkeypatch):
     found = doctor()
     assert found["backend numba"]["status"] == "WARN"
     assert "a compiled kernel gave a wrong result" in found["backend numba"]["detail"]
-    assert found["backend numba"]["remedy"].startswith("pip install")
+    assert found["backend numba"]["remedy"].startswith(pip("install"))
     assert found["backend auto"]["detail"].startswith("numpy: ")
     assert found["Numba kernels"]["status"] == "skipped"
 
@@ -281,7 +282,7 @@ def test_missing_package_is_a_problem(doctor, monkeypatch):
     findings = list(installation.packages())
     assert [finding.status for finding in findings] == ["ok", "problem"]
     assert findings[1].detail == "missing: no-such-package"
-    assert findings[1].remedy == "pip install no-such-package"
+    assert findings[1].remedy == pip("install", "no-such-package")
 
 
 def test_checked_packages_are_the_dependencies():

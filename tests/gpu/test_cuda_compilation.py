@@ -295,7 +295,7 @@ def assert_fits(code: str, options: Options, architecture: int) -> None:
         assert usage.registers <= budgets[name], where
 
 
-@pytest.fixture(params=nvrtc.ARCHITECTURES)
+@pytest.fixture(params=nvrtc.PARAMETERS)
 def architecture(request: pytest.FixtureRequest) -> int:
     """Each supported compute capability."""
     number: int = request.param

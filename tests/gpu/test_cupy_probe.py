@@ -11,6 +11,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
+from backends import pip
 from backends.cupy.backend import CupyBackend
 from backends.cupy.probe import probe
 
@@ -62,7 +63,7 @@ def test_missing_cupy_is_reported(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
     check, reason, remedy = failure()
     assert (check, reason) == ("CuPy", "CuPy is not installed")
-    assert 'pip install --upgrade "cupy-cuda12x[ctk]"' in remedy
+    assert pip("install", "--upgrade", "cupy-cuda12x[ctk]") in remedy
 
 
 @pytest.mark.parametrize(
@@ -87,7 +88,7 @@ def test_failing_import_is_reported_with_its_cause(code, cause, tmp_path, monkey
     check, reason, remedy = failure()
     assert check == "CuPy"
     assert reason == f"CuPy is installed but cannot be imported ({cause})"
-    assert remedy.startswith("reinstall it: pip install")
+    assert remedy.startswith(f"reinstall it: {pip('install')}")
 
 
 def test_missing_driver_is_reported(cupy):
@@ -138,7 +139,7 @@ def test_missing_nvrtc_is_reported(cupy, machine):
     major = machine.runtime.runtimeGetVersion() // 1000
     assert check == "NVRTC"
     assert reason == f"NVRTC cannot be loaded ({error})"
-    assert remedy == f'pip install --upgrade "cupy-cuda{major}x[ctk]"'
+    assert remedy == pip("install", "--upgrade", f"cupy-cuda{major}x[ctk]")
 
 
 def test_nvrtc_missing_on_this_machine_is_reported(cupy, monkeypatch):
@@ -213,7 +214,7 @@ def test_unexpected_error_is_reported_as_a_failed_check(cupy, machine, monkeypat
     check, reason, remedy = failure()
     assert check == "test kernel"
     assert reason.startswith("test kernel: CompileException: ")
-    assert "pip install" in remedy
+    assert pip("install") in remedy
     error = machine.runtime.CUDARuntimeError(UNKNOWN)
     machine.make_fail(machine.runtime, "driverGetVersion", error)
     assert failure()[1].startswith("driver: CUDARuntimeError: cudaErrorUnknown")
@@ -253,7 +254,7 @@ def test_sm_70_is_refused_with_cuda_13_and_accepted_with_cuda_12(cupy, machine, 
     assert reason == (
         "NVRTC of CUDA 13 compiles for sm_75 and later, but this GPU is NVIDIA Simulated, sm_70"
     )
-    assert 'pip install "cupy-cuda12x[ctk]"' in remedy
+    assert pip("install", "cupy-cuda12x[ctk]") in remedy
     turing = {**volta, "minor": 5}
     monkeypatch.setattr(machine.runtime, "getDeviceProperties", lambda device: turing)
     assert CupyBackend.availability().ok
@@ -267,7 +268,7 @@ def test_cuda_12_0_is_refused_on_gpus_with_clusters(cupy, machine, monkeypatch):
     assert reason == (
         "this GPU, NVIDIA Simulated, sm_90, needs NVRTC of CUDA 12.1 or later, not of CUDA 12.0"
     )
-    assert remedy.startswith("pip install --upgrade")
+    assert remedy.startswith(pip("install", "--upgrade"))
     ada = {"name": b"NVIDIA Simulated", "major": 8, "minor": 9}
     monkeypatch.setattr(machine.runtime, "getDeviceProperties", lambda device: ada)
     assert CupyBackend.availability().ok

@@ -94,7 +94,10 @@ def wait_for_members(path, number):
 
 
 @pytest.mark.posix
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
+# One of them is slow, because both leave the same files.
+@pytest.mark.parametrize(
+    "sent", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL]
+)
 def test_a_stopped_population_continues_and_ends_with_the_same_networks(tmp_path, sent):
     arguments = [*QUICK[:-1], "--seeds", "4", "--epochs", "400"]  # members that take a while
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"

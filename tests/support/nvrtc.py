@@ -10,10 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from backends.cupy.loader import CUPY_OPTIONS
 
 MISSING = 'NVRTC is not installed: .venv/bin/pip install -e ".[gpu-check]"'
 ARCHITECTURES = (70, 75, 80, 86, 89, 90, 100, 120)
+# Parameters of tests. Some are slow, because their code is that of 70 or 80 for another processor.
+PARAMETERS = [
+    pytest.param(number, marks=[pytest.mark.slow] if number in (75, 86, 89) else [])
+    for number in ARCHITECTURES
+]
 _ENTRY = re.compile(r"Compiling entry function '(\w+)' for")
 _SPILLS = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 _USED = re.compile(r"Used (\d+) registers")

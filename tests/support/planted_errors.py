@@ -205,22 +205,34 @@ CHANGED_SOURCES: dict[str, ChangedSource] = {
         "lenet",
     ),
     "value of the loss": ChangedSource(
-        "losses.py", "softmax(z, dz, classes) - z[label]", "softmax(z, dz, classes)", "two-layer"
+        "simd/losses.py",
+        "builder.fsub(log_sum, builder.load((z + label).address))",
+        "log_sum",
+        "two-layer",
     ),
     "gradient of the loss": ChangedSource(
-        "losses.py",
-        "dz[label] -= scale",
-        "dz[label] -= scale * z.dtype.type(0.99)",
+        "simd/losses.py",
+        "builder.fsub(dz.load(at), _one_hot(emit, lanes, label))",
+        "builder.fsub(dz.load(at), emit.constant(0.1))",
         "two-layer",
     ),
     "softmax": ChangedSource(
-        "losses.py", "largest + math.log(total)", "largest + math.log(total + 1)", "two-layer"
+        "simd/losses.py",
+        "builder.fadd(maximum, emit.log(number))",
+        "emit.log(number)",
+        "two-layer",
     ),
     "gradient of the binary cross-entropy": ChangedSource(
-        "losses.py", "(dz[c] - target) * scale", "(dz[c] - target / 2) * scale", "fcnn"
+        "simd/losses.py", "builder.fsub(outputs, targets)", "outputs", "fcnn"
     ),
     "gradient of the quadratic loss": ChangedSource(
-        "losses.py", "error * output * (one - output)", "error * output", "backprop"
+        "simd/losses.py", "builder.fmul(error, slope)", "error", "backprop"
+    ),
+    "number of correct images": ChangedSource(
+        "losses.py",
+        "classes_before(z, width, classes, label) == 0",
+        "classes_before(z, width, classes, label) <= 1",
+        "two-layer",
     ),
     "order of the images": ChangedSource(
         "chunk.py", "outside[i] = i, begin + i", "outside[i] = i, i", "three-layer"

@@ -275,7 +275,12 @@ def test_custom_random_layer_gets_a_generator_only_in_training(small):
     [
         (np.zeros((5, 784)), np.zeros(4, int), "got 5 images and 4 labels"),
         (np.zeros((5, 783)), np.zeros(5, int), r"images must have shape .* got \(5, 783\)"),
-        (np.zeros((5, 784)), np.full(5, 10), "labels must be in 0…9"),
+        (np.zeros((5, 784)), np.full(5, 10), "labels must be in 0…9, got 10 at index 0$"),
+        (np.zeros((5, 784)), np.array([1, 2, 3, 4, 10]), "got 10 at index 4; subtract 1"),
+        (np.zeros((5, 784)), np.zeros((5, 1), int), r"flatten them with labels\.ravel\(\)$"),
+        (np.zeros((5, 28, 28, 1)), np.zeros(5, int), r"move the channels with numpy.moveaxis"),
+        (np.zeros((28, 28)), np.zeros(28, int), r"give a single one as images\[None\]"),
+        (np.ma.masked_equal(np.eye(5, 784), 1), np.zeros(5, int), "images has 5 masked values"),
         (np.zeros((0, 784)), np.zeros(0, int), "expected at least one image, got none"),
     ],
 )
@@ -284,6 +289,19 @@ def test_wrong_validation_data_are_rejected_before_the_first_step(images, labels
     with pytest.raises(ValueError, match=message):
         one.fit(*small, epochs=2, validation_data=(images, labels), validation_every=2)
     assert one.step == 0
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (np.zeros((5, 784)), np.zeros(5), r"got float64; convert class numbers with .*astype\(int"),
+        (np.zeros((5, 784)), np.zeros(5, bool), r"got bool; convert class numbers with"),
+        (np.array([np.zeros(3), np.zeros(4)], object), np.zeros(2, int), "with numpy.stack"),
+    ],
+)
+def test_messages_about_wrong_types_say_how_to_convert(images, labels, message, small):
+    with pytest.raises(TypeError, match=message):
+        trainer().fit(images, labels, epochs=1)
 
 
 def test_training_and_prediction_run_in_the_computation_context_of_the_backend(small):

@@ -20,7 +20,7 @@ Layout: logits and their gradients (N, classes padded to whole vectors). The gra
 lanes is 0.
 
 Cost per image: one exponential per class, a vector at a time. Softmax also takes one logarithm,
-binary cross-entropy one per class.
+binary cross-entropy one per vector, and that of several labels one per class.
 """
 
 import math

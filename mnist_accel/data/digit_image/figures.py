@@ -11,6 +11,7 @@ import numpy as np
 from mnist_accel.data.digit_image.boxes import (
     Box,
     area,
+    gaps,
     grown,
     is_mostly_inside,
     sides,
@@ -40,13 +41,14 @@ MIN_MARK_SIZE = 0.25
 MIN_ASPECT = 0.55
 MAX_PARTS = 4
 UNLIKE_DIGIT = "a shape unlike a digit"
+MIN_SIZE_IN_ROW = 0.6  # height of a digit and its common rows with another one of its row
 MIN_UNLIKE_SIZE = 0.6  # of the largest digit; a smaller shape unlike a digit is ignored
 MAX_PAGE_STROKE = 0.2  # stroke width, as a fraction of the size; a sheet of paper has more
 # The shorter side of a frame or sheet with marks outside, as a fraction of the picture.
 MIN_FRAME = 0.25
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Figure:
     """Marks that may be a digit.
 
@@ -97,6 +99,22 @@ def complete_parts(figures: list[Figure], parts: list[Figure]) -> bool:
         owner is not None and area(owner.box) > 1.15 * area(part.box)
         for owner, part in zip(owners, parts, strict=True)
     )
+
+
+def continue_rows(figures: list[Figure], parts: list[Figure]) -> bool:
+    """Return whether `figures` are `parts` and more figures of their height in the same rows."""
+    heights = {figure: sides(figure.box)[0] for figure in (*figures, *parts)}
+
+    def is_in_row(figure: Figure, part: Figure) -> bool:
+        smaller, larger = sorted((heights[figure], heights[part]))
+        common = -gaps(figure.box, part.box)[0]
+        return smaller > MIN_SIZE_IN_ROW * larger and common > MIN_SIZE_IN_ROW * smaller
+
+    owners = {next((f for f in figures if _may_complete(f, part)), None) for part in parts}
+    more = [figure for figure in figures if figure not in owners]
+    return None not in owners and bool(more) and all(
+        any(is_in_row(figure, part) for part in parts) for figure in more
+    )  # fmt: skip
 
 
 def _may_complete(figure: Figure, part: Figure) -> bool:

@@ -8,6 +8,7 @@ interpolation between the pixels on both sides of the line, so strokes that cros
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -132,20 +133,21 @@ def _find_straight(ridges: Mask) -> list[tuple[float, NDArray[np.float64]]]:
     # A pixel has the code 1, or 1 + _RADIX on a ridge, and the margin has 0. A sum of codes divided
     # by _RADIX is the number of pixels on ridges; the remainder is the number of all pixels.
     widened = ndimage.maximum_filter1d(ridges, 3, axis=1)
-    codes = np.pad(1 + _RADIX * widened.astype(np.int32), ((0, 0), (margin, margin))).ravel()
-    starts = np.arange(height)[:, None] * (width + 2 * margin) + margin + np.arange(width)
-    coverage = np.zeros((len(slopes), width), dtype=np.float32)
-    for number, slope in enumerate(slopes):
-        sheared = codes.take(starts + np.rint(slope * rows).astype(int)[:, None])
-        parts = (sheared[:end], sheared[end:-end], sheared[-end:])
-        top, middle, bottom = (np.divmod(part.sum(axis=0), _RADIX) for part in parts)
-        # Both ends must be covered, unless the line leaves the picture through a side.
-        limit = MIN_COVERAGE * end
-        conditions = [(ridge >= limit) | (inside < end) for ridge, inside in (top, bottom)]
-        length = top[1] + middle[1] + bottom[1]
-        conditions.append(length > MIN_COVERAGE * height)
-        covered = (top[0] + middle[0] + bottom[0]) / np.maximum(length, 1)
-        coverage[number] = np.where(np.all(conditions, axis=0), covered, 0)
+    codes = np.pad(1 + _RADIX * widened.astype(np.int32), ((0, 0), (margin, margin)))
+    shifted = sliding_window_view(codes, width, axis=1)  # (H, shifts, W)
+    shifts = margin + np.rint(slopes[:, None] * rows).astype(int)  # (slopes, H)
+    # Sums of the sheared rows at the top, in the middle and at the bottom: (3, slopes, W).
+    sums = np.zeros((3, len(slopes), width), np.int32)
+    for row in range(height):
+        part = 0 if row < end else 1 if row < height - end else 2
+        sums[part] += shifted[row, shifts[:, row]]
+    ridge, inside = np.divmod(sums, _RADIX)
+    length = inside.sum(axis=0)
+    # Both ends must be covered, unless the line leaves the picture through a side.
+    ends_are_covered = ((ridge >= MIN_COVERAGE * end) | (inside < end))[[0, 2]].all(axis=0)
+    is_long = length > MIN_COVERAGE * height
+    covered = (ridge.sum(axis=0) / np.maximum(length, 1)).astype(np.float32)
+    coverage = np.where(ends_are_covered & is_long, covered, np.float32(0))
     peak = coverage >= ndimage.maximum_filter(coverage, (9, 5))
     return [
         (float(coverage[s, x]), x + slopes[s] * rows)

@@ -6,7 +6,13 @@ import numpy as np
 from scipy import ndimage
 
 from mnist_accel.data.digit_image.crops import inks_of_crop
-from mnist_accel.data.digit_image.figures import UNLIKE_DIGIT, Figure, complete_parts, find_figures
+from mnist_accel.data.digit_image.figures import (
+    UNLIKE_DIGIT,
+    Figure,
+    complete_parts,
+    continue_rows,
+    find_figures,
+)
 from mnist_accel.data.digit_image.ink import ink_of_figure, ink_of_picture
 from mnist_accel.data.digit_image.likeness import resembles_digit
 from mnist_accel.data.digit_image.lines import remove_lines
@@ -69,9 +75,11 @@ def _search(picture: FloatArray, seen: set[str]) -> list[Figure]:
     further = 0
     for pages_inside, pages_beyond in zip(levels_inside, levels_beyond, strict=True):
         figures = find_figures(pages_inside, seen=seen)
-        # A stroke that touches the border is only on pages that continue beyond the border.
+        # A stroke that touches the border is only on pages that continue beyond the border. So may
+        # be the first and last digits of a row.
         complete = find_figures(pages_beyond, seen=seen)
-        if not figures or complete_parts(complete, figures):
+        is_row = continue_rows(complete, figures)
+        if not figures or complete_parts(complete, figures) or is_row:
             figures = complete
         # With weaker edges, a figure may also contain the faint parts of a digit.
         if not found or complete_parts(figures, found):

@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 import mnist_accel
+from backends import pip
 from mnist_accel.diagnostics.findings import Finding
 
 # The dependencies in pyproject.toml.
@@ -43,7 +44,7 @@ def packages() -> Iterator[Finding]:
     yield Finding("packages", "ok", ", ".join(found))
     if missing:
         names = " ".join(missing)
-        yield Finding("packages", "problem", f"missing: {names}", f"pip install {names}")
+        yield Finding("packages", "problem", f"missing: {names}", pip("install", *missing))
 
 
 def cupy_wheels() -> Iterator[Finding]:
@@ -56,7 +57,7 @@ def cupy_wheels() -> Iterator[Finding]:
             "CuPy wheels",
             "problem",
             f"{' and '.join(wheels)} overwrite each other's files",
-            f'pip uninstall -y {" ".join(wheels)} && pip install "{keep}[ctk]"',
+            f"{pip('uninstall', '-y', *wheels)} && {pip('install', f'{keep}[ctk]')}",
         )
 
 

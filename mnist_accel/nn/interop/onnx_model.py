@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from backends import LOSSES
 from mnist_accel.nn.graph import Graph, Node
 from mnist_accel.nn.layers import Activation, AvgPool2d, Conv2d, Dropout, Flatten, Linear, MaxPool2d
+from mnist_accel.util.optional_packages import missing
 
 # Version 17 has every operator that is used here, and most runtimes support it.
 OPSET = 17
@@ -43,16 +44,13 @@ def onnx_model(
             which the model scales; otherwise it is what the first layer takes.
 
     Raises:
-        ImportError: the package onnx is not installed.
+        MissingPackageError: the package onnx is not installed.
         ValueError: a layer has no ONNX form; the message names it.
     """
     try:
         import onnx
     except ImportError as error:
-        raise ImportError(
-            "exporting to ONNX needs the package onnx; install the extra: "
-            "pip install 'mnist-accel[onnx]'"
-        ) from error
+        raise missing("exporting to ONNX", "onnx", extra="onnx", error=error) from error
     builder = _Builder(onnx, input_name)
     shape = graph.nodes[0].input_shape
     if preprocess:

@@ -17,6 +17,7 @@ from mnist_accel.nn.layers import (
     Linear,
     MaxPool2d,
 )
+from mnist_accel.util.optional_packages import missing
 from mnist_accel.util.text import excerpt
 
 _ACTIVATIONS = {"relu": "ReLU", "sigmoid": "Sigmoid", "tanh": "Tanh"}
@@ -31,7 +32,7 @@ def to_module(graph: Graph, weights: Mapping[str, NDArray[Any]]) -> Any:
     Weights of linear layers are transposed, because PyTorch stores them as (outputs, inputs).
 
     Raises:
-        ImportError: PyTorch is not installed.
+        MissingPackageError: PyTorch is not installed.
         ValueError: a layer has no form in PyTorch; the message names it.
     """
     torch = _import_torch()
@@ -62,7 +63,7 @@ def from_module(module: Any, *, outputs: str) -> tuple[list[Layer], list[Weights
             "identity". It is left out at the end of the module.
 
     Raises:
-        ImportError: PyTorch is not installed.
+        MissingPackageError: PyTorch is not installed.
         TypeError: `module` is not a `torch.nn.Sequential`.
         ValueError: a layer is not supported; the message names the first one. Or the module ends
             in a softmax, which the loss does not contain, or two modules share a parameter.
@@ -151,9 +152,8 @@ def _import_torch() -> Any:
     try:
         import torch
     except ImportError as error:
-        raise ImportError(
-            "conversion from and to PyTorch needs the package torch, which is not installed"
-        ) from error
+        purpose = "conversion from and to PyTorch"
+        raise missing(purpose, "torch", extra="torch", error=error) from error
     return torch
 
 

@@ -1,10 +1,12 @@
 """Exported networks give the same probabilities in onnxruntime."""
 
+import sys
+
 import numpy as np
 import pytest
 
 import mnist_accel as ma
-from backends import ACTIVATIONS
+from backends import ACTIVATIONS, pip
 from mnist_accel.commands import main
 from mnist_accel.nn.layers import (
     Activation,
@@ -119,6 +121,15 @@ def test_the_command_exports_a_model_file(tmp_path, capsys):
     images = ma.load_dataset("digits").x_test[:20]
     found = probabilities(file, images.reshape(-1, 784))
     assert np.abs(found - model.predict_proba(images)).max() < 1e-5
+
+
+def test_without_onnx_the_command_says_how_to_install_it(tmp_path, capsys, monkeypatch):
+    ma.save_model(tmp_path / "a.safetensors", ma.create_model("two-layer", backend="numpy"))
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    arguments = [str(tmp_path / "a.safetensors"), "--onnx", str(tmp_path / "a.onnx")]
+    assert main(["export", *arguments]) == 3
+    message = f"the package onnx, which is not installed: {pip('install', 'mnist-accel[onnx]')}"
+    assert message in capsys.readouterr().err
 
 
 def test_the_command_replaces_no_file_of_another_kind(tmp_path, capsys):
