@@ -228,9 +228,9 @@ def check_examples(examples: NDArray[Any], labels: NDArray[Any], *, name: str) -
     if labels.ndim != 1 or examples.ndim not in (2, 3, 4) or 0 in examples.shape[1:]:
         remedy = ""
         if labels.ndim == 2:
-            is_column = labels.shape[1] == 1
-            remedy = "; flatten the labels with " if is_column else "; number one-hot labels with "
-            remedy += "ravel()" if is_column else "argmax(axis=1)"
+            remedy = "; number one-hot labels with argmax(axis=1)"
+            if labels.shape[1] == 1:
+                remedy = "; flatten the labels with ravel()"
         raise DataError(
             f"{name} has examples of shape {examples.shape} and labels of shape {labels.shape}, "
             f"expected (N, features), (N, H, W) or (N, C, H, W), and (N,){remedy}"

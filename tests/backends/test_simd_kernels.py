@@ -11,6 +11,7 @@ from numba import njit
 
 import reference as ref
 from backends.numba.kernels import compilation, naive, vector_width
+from backends.numba.kernels.simd import elementwise
 from backends.numba.kernels.simd import losses as simd_losses
 from backends.numba.kernels.simd.conv import (
     add_patches,
@@ -377,7 +378,11 @@ def test_pooled_nan_is_nan(position: int, kind: tuple[str, int]) -> None:
     assert np.isnan(y[0, 1]).all()
 
 
-def elementwise_kernels(sigmoid: Any, relu: Any) -> None:
+exp_in_place = elementwise._in_place(elementwise.exp)  # for numbers ≤ 0
+
+
+def elementwise_kernels(exp: Any, sigmoid: Any, relu: Any) -> None:
+    exp_in_place(pointer(exp, 0), len(exp))
     sigmoid_in_place(pointer(sigmoid, 0), len(sigmoid))
     relu_in_place(pointer(relu, 0), len(relu))
 
@@ -385,11 +390,12 @@ def elementwise_kernels(sigmoid: Any, relu: Any) -> None:
 def test_elementwise_functions(random: np.random.Generator, kind: tuple[str, int]) -> None:
     dtype, _ = kind
     x = np.concatenate([30 * numbers(random, 78, dtype=dtype), [0, np.nan]]).astype(dtype)
-    sigmoid, relu = x.copy(), x.copy()
-    compiled(elementwise_kernels)(sigmoid, relu)
+    exp, sigmoid, relu = -np.abs(x), x.copy(), x.copy()
+    compiled(elementwise_kernels)(exp, sigmoid, relu)
     with np.errstate(over="ignore"):
         exact = x.astype("float64")
         tolerance = {"rtol": 8 * np.finfo(dtype).eps, "atol": np.finfo(dtype).tiny}
+        np.testing.assert_allclose(exp, np.exp(-np.abs(exact)), **tolerance)
         np.testing.assert_allclose(sigmoid, 1 / (1 + np.exp(-exact)), **tolerance)
     np.testing.assert_array_equal(relu, np.maximum(x, 0))
 

@@ -92,29 +92,33 @@ def find_figures(pages: list[Page], *, seen: set[str]) -> list[Figure]:
 
 def complete_parts(figures: list[Figure], parts: list[Figure]) -> bool:
     """Return whether `figures` contain all of `parts` and additional marks."""
-    owners = [next((f for f in figures if _may_complete(f, part)), None) for part in parts]
-    if any(owner is None for owner in owners):
+    owners = _owners(figures, parts)
+    if owners is None:
         return False
     return len(figures) < len(parts) or any(
-        owner is not None and area(owner.box) > 1.15 * area(part.box)
-        for owner, part in zip(owners, parts, strict=True)
+        area(owner.box) > 1.15 * area(part.box) for owner, part in zip(owners, parts, strict=True)
     )
 
 
 def continue_rows(figures: list[Figure], parts: list[Figure]) -> bool:
     """Return whether `figures` are `parts` and more figures of their height in the same rows."""
-    heights = {figure: sides(figure.box)[0] for figure in (*figures, *parts)}
+    owners = _owners(figures, parts)
+    more = [figure for figure in figures if owners is not None and figure not in owners]
+    return bool(more) and all(any(_share_row(one, part) for part in parts) for one in more)
 
-    def is_in_row(figure: Figure, part: Figure) -> bool:
-        smaller, larger = sorted((heights[figure], heights[part]))
-        common = -gaps(figure.box, part.box)[0]
-        return smaller > MIN_SIZE_IN_ROW * larger and common > MIN_SIZE_IN_ROW * smaller
 
-    owners = {next((f for f in figures if _may_complete(f, part)), None) for part in parts}
-    more = [figure for figure in figures if figure not in owners]
-    return None not in owners and bool(more) and all(
-        any(is_in_row(figure, part) for part in parts) for figure in more
-    )  # fmt: skip
+def _share_row(one: Figure, other: Figure) -> bool:
+    """Return whether two figures have similar heights and mostly the same rows."""
+    smaller, larger = sorted(sides(figure.box)[0] for figure in (one, other))
+    common = -gaps(one.box, other.box)[0]
+    return smaller > MIN_SIZE_IN_ROW * larger and common > MIN_SIZE_IN_ROW * smaller
+
+
+def _owners(figures: list[Figure], parts: list[Figure]) -> list[Figure] | None:
+    """Return the figure that contains each part; None if there is a part without one."""
+    found = [next((f for f in figures if _may_complete(f, part)), None) for part in parts]
+    owners = [figure for figure in found if figure is not None]
+    return owners if len(owners) == len(parts) else None
 
 
 def _may_complete(figure: Figure, part: Figure) -> bool:

@@ -78,8 +78,7 @@ def _search(picture: FloatArray, seen: set[str]) -> list[Figure]:
         # A stroke that touches the border is only on pages that continue beyond the border. So may
         # be the first and last digits of a row.
         complete = find_figures(pages_beyond, seen=seen)
-        is_row = continue_rows(complete, figures)
-        if not figures or complete_parts(complete, figures) or is_row:
+        if not figures or complete_parts(complete, figures) or continue_rows(complete, figures):
             figures = complete
         # With weaker edges, a figure may also contain the faint parts of a digit.
         if not found or complete_parts(figures, found):

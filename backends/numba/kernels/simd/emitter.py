@@ -328,9 +328,7 @@ class Emitter:
 
     def log(self, number: Any) -> Any:
         """Return the natural logarithm of one number."""
-        name = "llvm.log.f32" if self.itemsize == 4 else "llvm.log.f64"
-        kind = ir.FunctionType(self.element, (self.element,))
-        function = cgutils.get_or_insert_function(self.builder.module, kind, name)  # type: ignore[no-untyped-call]
+        function = self.llvm_function("llvm.log", self.element, (self.element,))
         return self.builder.call(function, (number,))
 
     def prefetch(self, begin: Pointer, end: Pointer) -> None:
@@ -349,7 +347,7 @@ class Emitter:
             builder.call(function, (address, *(ir.Constant(flag, value) for value in (0, 3, 1))))
 
     def llvm_function(self, name: str, result: Any, arguments: tuple[Any, ...]) -> Any:
-        """Return an LLVM function that is overloaded for `self.vector`.
+        """Return an LLVM function that is overloaded for the type of its first argument.
 
         Args:
             name: name without type suffix, such as "llvm.fma".
@@ -357,8 +355,10 @@ class Emitter:
             arguments: types of the arguments.
         """
         suffix = {"float": "f32", "double": "f64"}[str(self.element)]
+        if arguments[0] == self.vector:
+            suffix = f"v{self.lanes}{suffix}"
         return cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
             self.builder.module,
             ir.FunctionType(result, arguments),
-            f"{name}.v{self.lanes}{suffix}",
+            f"{name}.{suffix}",
         )

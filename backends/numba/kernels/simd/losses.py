@@ -18,13 +18,8 @@ from backends.numba.kernels.simd.sums import of_all_lanes
 _kernel_with_result = partial(simd_kernel, returns_number=True)
 
 
-@_kernel_with_result
-def softmax(emit: Emitter, y: Pointer, z: Pointer, width: Index, classes: Index) -> Any:
-    """Set y to the softmax of z, and return log Σ exp(z). y and z may be the same."""
-    return _softmax(emit, y, z, width, classes)
-
-
 def _softmax(emit: Emitter, y: Pointer, z: Pointer, width: Index, classes: Index) -> Any:
+    """Set y to the softmax of z, and return log Σ exp(z). y and z may be the same."""
     builder, zero = emit.builder, emit.constant(0.0)
     largest = Accumulator(emit, emit.constant(-math.inf))
     for _, at, is_class in _vectors(emit, width, classes):
@@ -42,6 +37,9 @@ def _softmax(emit: Emitter, y: Pointer, z: Pointer, width: Index, classes: Index
     for _, at, _ in _vectors(emit, width, classes):
         y.store(builder.fmul(y.load(at), factor), at)
     return builder.fadd(maximum, emit.log(number))
+
+
+softmax = _kernel_with_result(_softmax)
 
 
 @_kernel_with_result
